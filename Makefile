@@ -1,0 +1,49 @@
+# Two commands matter: `make demo` shows the main job on real servers, `make test` proves it. Both set up all they need.
+PYTHON ?= python3
+UV := .tools/bin/uv
+BIN := .venv/bin
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: demo test check matrix slow large bench setup clean help
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+
+setup: .venv/ready
+
+$(UV): requirements/uv.txt
+	@echo "set-up: the installer"
+	@$(PYTHON) -m venv .tools
+	@.tools/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $(UV)
+
+# A kernel compiled from an older source would run silently: remove it before every build.
+.venv/ready: $(UV) pyproject.toml uv.lock src/jetkeep/codecs/kernels/_kernels.py
+	@echo "set-up: jetkeep and what it needs (locked)"
+	@rm -rf build src/jetkeep/codecs/kernels/*.so src/jetkeep/codecs/kernels/*.c
+	@$(UV) sync --quiet --locked --all-groups --python $(PYTHON) --reinstall-package jetkeep
+	@touch $@
+
+demo: setup ## back up, destroy, restore, compare: on throw-away servers
+	@$(BIN)/jetkeep demo
+
+test: setup ## the default test suite
+	@$(BIN)/python -m pytest
+
+check: setup ## lint, types, import contracts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+matrix: setup ## every server version to every other
+	@$(BIN)/python -m pytest -m matrix
+
+slow: setup ## crash simulation, many more property examples
+	@$(BIN)/python -m pytest -m slow
+
+large: setup ## 50 million gaps, 64 MiB messages, 10^5 subjects, 1,000 streams
+	@$(BIN)/python -m pytest -m large --timeout 900
+
+bench: setup ## side by side with the official CLI (needs its binary or Go)
+	@$(BIN)/python benchmarks/run.py
+
+clean: ## remove what set-up made
+	rm -rf .venv .tools .servers build src/*.egg-info

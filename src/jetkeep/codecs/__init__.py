@@ -1,0 +1,1 @@
+"""Sans-I/O formats: bytes in, values out."""
