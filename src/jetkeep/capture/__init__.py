@@ -1,0 +1,1 @@
+"""Capture: take streams off a server, exactly, changing nothing there."""

@@ -1,0 +1,182 @@
+"""Turn a run of messages into stored segments, encoding while more is read, in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from jetkeep.codecs.batch import MessageBatch
+from jetkeep.codecs.fingerprint import Fingerprint
+from jetkeep.codecs.segment import SegmentBytes, SegmentReader, SegmentWriter
+from jetkeep.codecs.sequences import SequenceSet
+from jetkeep.model import Emit, StreamAdvanced
+from jetkeep.repository.documents import SegmentRef
+from jetkeep.repository.repository import Repository
+
+#: Raw bytes of a segment (see docs/format.md); a message larger than that has a segment of its own.
+SEGMENT_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Assembled:
+    """What was stored of one stream: `rows` are the sequences of all live rows."""
+
+    segments: list[SegmentRef] = field(default_factory=list)
+    rows: SequenceSet = field(default_factory=SequenceSet)
+
+    @property
+    def messages(self) -> int:
+        """How many live rows there are."""
+        return sum(one.count for one in self.segments)
+
+    @property
+    def raw_bytes(self) -> int:
+        """Raw bytes of the live rows (docs/format.md)."""
+        return sum(one.raw_bytes for one in self.segments)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the segments' objects."""
+        return sum(one.bytes for one in self.segments)
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of all live rows."""
+        total = Fingerprint()
+        for one in self.segments:
+            total += Fingerprint.of_hex(one.fingerprint, one.count)
+        return total.hex()
+
+
+class Assembler:
+    """An async context that takes batches in rising order and stores segments.
+
+    `add` returns as soon as the encoder has room: at most two batches wait, one segment is built and one
+    is held. The newest segment is held back until `finish`, so that rows which turn out dead at the end of a
+    snapshot of blocks cost a small stream no second object.
+
+    Raises (from `add`, `finish` and the context's end):
+        StoreError: a segment could not be stored.
+    """
+
+    def __init__(self, repository: Repository, source: str, stream: str, timeline: str, emit: Emit) -> None:
+        self._put = lambda segment: repository.put_segment(source, stream, timeline, segment)
+        self._read = repository.read_segment
+        self._stream = stream
+        self._emit = emit
+        self._queue: asyncio.Queue[MessageBatch | None] = asyncio.Queue(maxsize=2)
+        self._writer = SegmentWriter()
+        self._held: SegmentBytes | None = None
+        self._put_task: asyncio.Task[None] | None = None
+        self._refs: list[SegmentRef] = []
+        self._ranges: list[tuple[int, int]] = []
+        self._count = self._bytes = 0
+        self._worker: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Assembler:
+        self._worker = asyncio.create_task(self._encode())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in (self._worker, self._put_task):
+            if task and not task.done():
+                task.cancel()
+        await asyncio.gather(*(task for task in (self._worker, self._put_task) if task), return_exceptions=True)
+
+    async def add(self, batch: MessageBatch) -> None:
+        """Hand over the next rows; their sequences are above all before."""
+        assert self._worker
+        put = asyncio.ensure_future(self._queue.put(batch))
+        await asyncio.wait({put, self._worker}, return_when=asyncio.FIRST_COMPLETED)
+        if self._worker.done():
+            put.cancel()
+            self._worker.result()
+        await put
+
+    async def finish(self, dead: SequenceSet | None = None) -> Assembled:
+        """Store what is left, without the rows in `dead`; every segment is in the store on return.
+
+        Durability comes with the repository's next `sync` (a commit does it).
+        """
+        assert self._worker
+        await self._queue.put(None)
+        await self._worker
+        rows = SequenceSet.from_ranges(self._ranges)
+        if dead:
+            await self._drop(dead)
+            rows -= dead
+        await self._store_held()
+        await self._settle_put()
+        return Assembled(self._refs, rows)
+
+    async def _encode(self) -> None:
+        while (batch := await self._queue.get()) is not None:
+            self._note(batch)
+            await asyncio.to_thread(self._writer.add, batch)
+            if self._writer.raw_bytes >= SEGMENT_BYTES:
+                await self._close_segment()
+        if self._writer.raw_bytes:
+            await self._close_segment()
+
+    async def _close_segment(self) -> None:
+        segment = await asyncio.to_thread(self._writer.finish)
+        self._writer = SegmentWriter()
+        await self._store_held()
+        self._held = segment
+
+    async def _store_held(self) -> None:
+        """Start storing the held segment while the next one is built."""
+        segment, self._held = self._held, None
+        await self._settle_put()
+        if segment is not None:
+            self._put_task = asyncio.create_task(self._store(segment))
+
+    async def _settle_put(self) -> None:
+        if self._put_task:
+            await self._put_task
+            self._put_task = None
+
+    async def _store(self, segment: SegmentBytes) -> None:
+        self._refs.append(await self._put(segment))
+
+    def _note(self, batch: MessageBatch) -> None:
+        for first, last in batch.ranges():
+            if self._ranges and self._ranges[-1][1] + 1 == first:
+                self._ranges[-1] = (self._ranges[-1][0], last)
+            else:
+                self._ranges.append((first, last))
+        self._count += len(batch)
+        self._bytes += batch.raw_bytes
+        self._emit(StreamAdvanced(self._stream, "backup", self._count, self._bytes))
+
+    async def _drop(self, dead: SequenceSet) -> None:
+        await self._settle_put()
+        if self._held is not None and dead.intersects(self._held.first_seq, self._held.last_seq):
+            self._held = await asyncio.to_thread(without, self._held.data, dead)
+        kept: list[SegmentRef] = []
+        for ref in self._refs:
+            if not dead.intersects(ref.first_seq, ref.last_seq):
+                kept.append(ref)
+                continue
+            # The unfiltered object stays behind, named by nothing: another backup of an earlier moment may
+            # have found it good and use it, so only `expire` may delete it.
+            data = await self._read(ref)
+            filtered = await asyncio.to_thread(without, data, dead)
+            if filtered is not None:
+                kept.append(await self._put(filtered))
+        self._refs = kept
+
+
+def without(data: bytes | memoryview, dead: SequenceSet) -> SegmentBytes | None:
+    """A segment's rows that are not in `dead`, as a new segment; None when no row is left."""
+    writer = SegmentWriter()
+    for batch in SegmentReader(data):
+        keep = [at for at, seq in enumerate(batch.seq) if seq not in dead]
+        if len(keep) == len(batch):
+            writer.add(batch)
+        elif keep:
+            writer.add(batch.select(keep))
+    return writer.finish() if writer.raw_bytes else None

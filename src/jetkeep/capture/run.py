@@ -1,0 +1,181 @@
+"""Back up an account: capture the chosen streams side by side, then commit what succeeded."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from jetkeep import __version__
+from jetkeep.capture.selection import select
+from jetkeep.capture.stream import Captured, Place, capture_stream
+from jetkeep.errors import JetkeepError
+from jetkeep.jetstream import JetStream
+from jetkeep.model import Emit, JsonDict, StreamBegan, StreamEnded
+from jetkeep.repository.documents import Backup, Failure, Selection, ServerFacts, StreamEntry, Tool
+from jetkeep.repository.leases import lease
+from jetkeep.repository.repository import Repository
+
+#: Streams that are read at once, and the raw bytes that they may have together unless one alone has more:
+#: each holds a segment in memory, and one large stream uses both cores anyway.
+STREAMS_AT_ONCE = 8
+BYTES_AT_ONCE = 48 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class BackupOptions:
+    """What to back up, and under which names."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    source: str = "nats"
+    label: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BackupReport:
+    """What was committed; `captured` and `failed` by stream name."""
+
+    backup: Backup
+    captured: dict[str, Captured]
+    failed: dict[str, JetkeepError]
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Outcome:
+    captured: dict[str, Captured] = field(default_factory=dict)
+    failed: dict[str, JetkeepError] = field(default_factory=dict)
+
+
+async def back_up(
+    js: JetStream, repository: Repository, options: BackupOptions, *, emit: Emit, now_ns: Callable[[], int]
+) -> BackupReport:
+    """Capture every chosen stream and commit one backup.
+
+    One stream's failure does not stop the others: the backup is then `partial`. On return the backup is
+    durable and restorable.
+
+    Raises:
+        UsageError: a name or glob matches nothing, or the label is taken.
+        ServerError: the streams could not be listed: nothing was committed.
+        StoreError: the store failed: nothing was committed.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    started = datetime.fromtimestamp(now_ns() / 1e9, UTC)
+    async with lease(repository, "backup", now_ns=now_ns) as held:
+        await held.wait_for_expire()
+        listing = await js.stream_list()
+        infos = {str(info["config"]["name"]): info for info in listing.infos}
+        unreachable = {*listing.missing, *listing.offline}
+        chosen = select(sorted({*infos, *unreachable}), options.include, options.exclude)
+        label = await repository.free_label(options.label, started)
+        previous = await repository.newest_entries(options.source)
+        outcome = _Outcome({}, {name: listing.why_unreachable(name) for name in chosen if name in unreachable})
+        places = {name: Place(repository, options.source, label, previous.get(name)) for name in chosen}
+        await _capture_all(js, places, infos, outcome, emit, now_ns)
+        backup = Backup(
+            repository=repository.id,
+            label=label,
+            source=options.source,
+            started_at=_rfc3339(started),
+            finished_at=_rfc3339(datetime.fromtimestamp(now_ns() / 1e9, UTC)),
+            status="partial" if outcome.failed else "complete",
+            tool=Tool(name="jetkeep", version=__version__),
+            server=ServerFacts(**js.server_facts()),
+            host=platform.node(),
+            tags=list(options.tags),
+            selection=Selection(include=list(options.include), exclude=list(options.exclude), total=listing.total),
+            streams=_entries(outcome),
+        )
+        if outcome.failed and not outcome.captured:
+            # Nothing to restore from: a commit would only look like a backup.
+            raise next(iter(outcome.failed.values()))
+        await repository.commit(backup)
+    return BackupReport(backup, outcome.captured, outcome.failed, loop.time() - began)
+
+
+async def _capture_all(
+    js: JetStream,
+    places: dict[str, Place],
+    infos: dict[str, JsonDict],
+    outcome: _Outcome,
+    emit: Emit,
+    now_ns: Callable[[], int],
+) -> None:
+    budget = _Budget(STREAMS_AT_ONCE, BYTES_AT_ONCE)
+
+    async def one(name: str) -> None:
+        info = infos[name]
+        async with budget.share(int(info["state"]["bytes"])):
+            emit(StreamBegan(name, "backup", int(info["state"]["messages"]), int(info["state"]["bytes"])))
+            try:
+                outcome.captured[name] = await capture_stream(js, places[name], info, emit=emit, now_ns=now_ns)
+            except JetkeepError as failure:
+                outcome.failed[name] = failure
+                emit(StreamEnded(name, "backup", failure.what))
+            else:
+                emit(StreamEnded(name, "backup"))
+
+    async with asyncio.TaskGroup() as group:
+        # Large ones first: the run ends when the largest does.
+        for name in sorted(places, key=lambda one: -int(infos[one]["state"]["bytes"]) if one in infos else 0):
+            if name in infos:
+                group.create_task(one(name))
+
+
+class _Budget:
+    """Admits work while few enough run and their bytes fit together; one alone is always admitted."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self._count, self._size = count, size
+        self._running = self._used = 0
+        self._changed = asyncio.Condition()
+
+    def share(self, size: int) -> _Share:
+        return _Share(self, min(size, self._size))
+
+    async def enter(self, size: int) -> None:
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: self._running == 0 or (self._running < self._count and self._used + size <= self._size)
+            )
+            self._running += 1
+            self._used += size
+
+    async def leave(self, size: int) -> None:
+        async with self._changed:
+            self._running -= 1
+            self._used -= size
+            self._changed.notify_all()
+
+
+class _Share:
+    def __init__(self, budget: _Budget, size: int) -> None:
+        self._budget, self._size = budget, size
+
+    async def __aenter__(self) -> None:
+        await self._budget.enter(self._size)
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.shield(self._budget.leave(self._size))
+
+
+def _entries(outcome: _Outcome) -> list[StreamEntry]:
+    failed = [
+        StreamEntry(
+            name=name,
+            status="failed",
+            error=Failure(code=failure.code, what=failure.what, means=failure.means, hint=failure.hint),
+        )
+        for name, failure in outcome.failed.items()
+    ]
+    return sorted([*(one.entry for one in outcome.captured.values()), *failed], key=lambda entry: entry.name)
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
