@@ -1,0 +1,45 @@
+"""`jetkeep pin`."""
+
+from __future__ import annotations
+
+import click
+
+from jetkeep.cli.options import output_options, repository_options
+
+
+@click.command("pin")
+@click.argument("label")
+@repository_options
+@click.option("--reason", default="", help="Why; `info` shows it.")
+@click.option("--remove", is_flag=True, help="Take the pin away: the rules decide again.")
+@output_options
+def command(label: str, repo: str | None, reason: str, remove: bool, as_json: bool, quiet: bool) -> int:
+    """Keep a backup for ever, whatever `expire`'s rules say.
+
+    \b
+    Examples:
+      jetkeep pin 20261123-131500 --reason 'before the migration' --repo /backups
+      jetkeep pin 20261123-131500 --remove --repo /backups
+    """
+    import time
+
+    from jetkeep.cli.render import document, say
+    from jetkeep.cli.running import run
+    from jetkeep.cli.settings import repository_settings
+    from jetkeep.repository.repository import Repository
+
+    place = repository_settings(repo)
+
+    async def operation() -> None:
+        repository = await Repository.open(place)
+        if remove:
+            await repository.unpin(label)
+        else:
+            await repository.pin(label, reason, now_ns=time.time_ns)
+
+    run(operation())
+    if as_json:
+        document("jetkeep.pin/1", {"label": label, "pinned": not remove, "reason": reason})
+    elif not quiet:
+        say(f"backup {label} is " + ("not pinned any more" if remove else "pinned: it is never expired"))
+    return 0
