@@ -38,7 +38,13 @@ class JetkeepError(Exception):
     retryable = False
 
     def __init__(
-        self, what: str, *, code: str | None = None, means: str = "", hint: str = "", retryable: bool | None = None
+        self,
+        what: str,
+        *,
+        code: str | None = None,
+        means: str = "",
+        hint: str = "",
+        retryable: bool | None = None,
     ) -> None:
         super().__init__(what)
         self.what = what

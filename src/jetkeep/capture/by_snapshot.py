@@ -56,9 +56,7 @@ async def _hand_over(
     return await _dispatch(events, consumers, assembler)
 
 
-async def _dispatch(
-    events: list[SnapshotEvent], consumers: list[ConsumerRecord], assembler: Assembler
-) -> SequenceSet:
+async def _dispatch(events: list[SnapshotEvent], consumers: list[ConsumerRecord], assembler: Assembler) -> SequenceSet:
     dead = SequenceSet()
     for event in events:
         if isinstance(event, MessageBatch):

@@ -51,7 +51,12 @@ def account_for(stream: str, before: JsonDict, read: int, after: JsonDict | None
     if read == promised:
         return []
     if read > promised or after is None:
-        raise _short(stream, promised, read, "the stream is not there any more to explain it" if read < promised else "")
+        raise _short(
+            stream,
+            promised,
+            read,
+            "the stream is not there any more to explain it" if read < promised else "",
+        )
     published = int(after.get("last_seq", 0)) - int(before.get("last_seq", 0))
     removed = promised + published - int(after.get("messages", 0))
     if promised - read > removed:

@@ -109,6 +109,6 @@ def main() -> None:
         # The reader of stdout went away (`| head`): nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
-    except Exception as bug:  # noqa: BLE001 - the last resort: a bug is told as a bug, not as a traceback
+    except Exception as bug:
         status = report_bug(bug, as_json)
     sys.exit(status if isinstance(status, int) else 0)

@@ -77,9 +77,7 @@ def _print(report: BackupReport) -> None:
             continue
         how = report.captured[entry.name].road.method
         numbers = [f"{entry.messages:,}", size(entry.bytes), size(entry.stored_bytes)]
-        rows.append(
-            [entry.name, *numbers, str(entry.first_seq), str(entry.last_seq), str(entry.consumers), how]
-        )
+        rows.append([entry.name, *numbers, str(entry.first_seq), str(entry.last_seq), str(entry.consumers), how])
     if rows:
         columns = ("stream", "messages", "bytes in", "stored", "first", "last", "consumers", "read by")
         table(columns, rows, columns[1:7])

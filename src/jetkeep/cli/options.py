@@ -22,7 +22,11 @@ def _all(*options: Callable[[F], F]) -> Callable[[F], F]:
 def repository_options(function: F) -> F:
     """`--repo`: a directory or a `file://` URL."""
     return click.option(
-        "--repo", envvar="JETKEEP_REPO", show_envvar=True, metavar="URL", help="The repository: a path or file:// URL."
+        "--repo",
+        envvar="JETKEEP_REPO",
+        show_envvar=True,
+        metavar="URL",
+        help="The repository: a path or file:// URL.",
     )(function)
 
 
@@ -36,7 +40,10 @@ def output_options(function: F) -> F:
 
 #: As natscli names them (docs/reference/connection.md); the environment and contexts are read by jetkeep.config.
 CONNECTION_FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (("-s", "--server"), {"metavar": "URL", "help": "NATS server URLs, separated by commas. [env: NATS_URL]"}),
+    (
+        ("-s", "--server"),
+        {"metavar": "URL", "help": "NATS server URLs, separated by commas. [env: NATS_URL]"},
+    ),
     (("--user",), {"metavar": "USER", "help": "User name, or token. [env: NATS_USER]"}),
     (("--password",), {"metavar": "PASSWORD", "help": "Password; better in NATS_PASSWORD or a context."}),
     (("--token",), {"metavar": "TOKEN", "help": "Token; better in NATS_TOKEN or a context."}),
@@ -48,7 +55,10 @@ CONNECTION_FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--tlskey",), {"metavar": "FILE", "help": "Its key. [env: NATS_KEY]"}),
     (("--tlsca",), {"metavar": "FILE", "help": "Certificate authorities to trust. [env: NATS_CA]"}),
     (("--tlsfirst/--no-tlsfirst",), {"default": None, "help": "TLS handshake before the server's INFO."}),
-    (("--timeout",), {"metavar": "DURATION", "help": "Time to wait for an answer, such as 5s. [env: NATS_TIMEOUT]"}),
+    (
+        ("--timeout",),
+        {"metavar": "DURATION", "help": "Time to wait for an answer, such as 5s. [env: NATS_TIMEOUT]"},
+    ),
     (("--js-api-prefix",), {"metavar": "PREFIX", "help": "Subject prefix of the JetStream API."}),
     (("--js-domain",), {"metavar": "DOMAIN", "help": "JetStream domain."}),
     (("--inbox-prefix",), {"metavar": "PREFIX", "help": "Prefix of inbox subjects."}),
@@ -64,7 +74,7 @@ def connection_options(function: F) -> F:
     names = [flag_name(flags) for flags, _ in CONNECTION_FLAGS]
 
     @functools.wraps(function)
-    def collected(**values: Any) -> Any:  # noqa: ANN401 - click's own shape
+    def collected(**values: Any) -> Any:
         given = {name: values.pop(name) for name in names}
         values["connection"] = {name: value for name, value in given.items() if value not in (None, False)}
         return function(**values)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from jetkeep.cli.render import size
@@ -74,7 +74,11 @@ def _bars() -> Iterator[Emit]:
 
         def emit(event: Event) -> None:
             if isinstance(event, Notice):
-                console.print(f"note: {event.stream + ': ' if event.stream else ''}{event.text}", highlight=False, markup=False)
+                console.print(
+                    f"note: {event.stream + ': ' if event.stream else ''}{event.text}",
+                    highlight=False,
+                    markup=False,
+                )
                 return
             key = (event.stream, event.phase)
             if isinstance(event, StreamBegan):

@@ -38,8 +38,7 @@ class SequenceSet:
             if last < first:
                 continue
             if lasts and first <= lasts[-1] + 1:
-                if last > lasts[-1]:
-                    lasts[-1] = last
+                lasts[-1] = max(lasts[-1], last)
             else:
                 firsts.append(first)
                 lasts.append(last)
@@ -69,9 +68,7 @@ class SequenceSet:
         return at >= 0 and seq <= self._lasts[at]
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, SequenceSet) and self._firsts == other._firsts and self._lasts == other._lasts
-        )
+        return isinstance(other, SequenceSet) and self._firsts == other._firsts and self._lasts == other._lasts
 
     def __hash__(self) -> int:
         return hash((self._firsts.tobytes(), self._lasts.tobytes()))
