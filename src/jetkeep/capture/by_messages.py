@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jetkeep.capture.assembly import Assembler
-from jetkeep.capture.reading import Reading
+from jetkeep.assembly.manifest import Reading
+from jetkeep.assembly.segments import Assembler
 from jetkeep.codecs.batch import BatchBuilder
 from jetkeep.codecs.sequences import SequenceSet
 from jetkeep.jetstream import JetStream

@@ -1,34 +1,9 @@
-"""What reading a stream gave, whichever way it was read; and whether that can be all of it. Pure."""
+"""Whether what reading a stream gave can be all of it. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from jetkeep.codecs.sequences import SequenceSet
 from jetkeep.errors import BadDataError
-from jetkeep.model import ConsumerRecord, JsonDict
-
-
-@dataclass(slots=True)
-class Reading:
-    """Configuration and state as the server gave them for the moment of reading; the rows went to the assembler.
-
-    `dead` are rows that were handed over and turned out not to be live; `notes` is for people.
-    """
-
-    config: JsonDict
-    state: JsonDict
-    consumers: list[ConsumerRecord]
-    dead: SequenceSet = field(default_factory=SequenceSet)
-    notes: list[str] = field(default_factory=list)
-
-
-def bounds(state: JsonDict) -> tuple[int, int]:
-    """First and last sequence of a state, as docs/format.md writes them for empty streams."""
-    last = int(state.get("last_seq", 0))
-    if int(state.get("messages", 0)) == 0:
-        return (last + 1, last) if last else (0, 0)
-    return int(state.get("first_seq", 0)), last
+from jetkeep.model import JsonDict
 
 
 def account_for(stream: str, before: JsonDict, read: int, after: JsonDict | None) -> list[str]:

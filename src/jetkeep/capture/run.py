@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from jetkeep import __version__
+from jetkeep.assembly.manifest import Place
 from jetkeep.capture.selection import select
-from jetkeep.capture.stream import Captured, Place, capture_stream
+from jetkeep.capture.stream import Captured, capture_stream
 from jetkeep.errors import JetkeepError
 from jetkeep.jetstream import JetStream
 from jetkeep.model import Emit, JsonDict, StreamBegan, StreamEnded

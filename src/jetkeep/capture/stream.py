@@ -6,18 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from jetkeep.capture.assembly import Assembled, Assembler
+from jetkeep.assembly.manifest import Place, Provenance, Reading, entry_of, manifest_of, timeline_for
+from jetkeep.assembly.segments import Assembled, Assembler
 from jetkeep.capture.by_messages import read_by_messages
 from jetkeep.capture.by_snapshot import read_by_snapshot
-from jetkeep.capture.reading import Reading, account_for, bounds
+from jetkeep.capture.reading import account_for
 from jetkeep.capture.road import Road, choose_road, parse_version
-from jetkeep.codecs.sequences import SequenceSet
 from jetkeep.errors import ApiError, BadDataError
 from jetkeep.jetstream import JetStream
 from jetkeep.model import ConsumerRecord, Emit, JsonDict
-from jetkeep.repository.documents import ConsumerDoc, Manifest, ManifestRef, StreamEntry
-from jetkeep.repository.layout import timeline_of
-from jetkeep.repository.repository import Repository
+from jetkeep.repository.documents import StreamEntry
 
 STREAM_NOT_FOUND = 10059
 
@@ -32,16 +30,6 @@ class Captured:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a stream's objects go: `previous` is its entry in the newest backup that has it."""
-
-    repository: Repository
-    source: str
-    label: str
-    previous: StreamEntry | None
-
-
 async def capture_stream(
     js: JetStream, place: Place, info: JsonDict, *, emit: Emit, now_ns: Callable[[], int]
 ) -> Captured:
@@ -54,7 +42,7 @@ async def capture_stream(
     name = str(info["config"]["name"])
     version = parse_version(js.server_version)
     road = choose_road(version, info["config"])
-    timeline = _timeline(place, info)
+    timeline = timeline_for(place, info["created"], int(info["state"]["last_seq"]))
     captured_at = now_ns()
     try:
         reading, stored = await _read(js, place, timeline, road, info, emit)
@@ -64,25 +52,13 @@ async def capture_stream(
         # Known from 2.10: the snapshot cannot be read, the messages one by one can.
         road = Road("messages", f"the server's snapshot failed ({broken.what})")
         reading, stored = await _read(js, place, timeline, road, info, emit)
-    notes = [*reading.notes, *await _account(js, name, info, reading, stored)]
-    consumers, more = await _consumers(js, name, reading)
-    manifest = _manifest(place, timeline, road, reading, stored, info, captured_at, js.server_version)
-    manifest.consumers = [_consumer_doc(one) for one in consumers]
-    manifest.notes = notes + more
+    reading.notes += await _account(js, name, info, reading, stored)
+    reading.consumers, more = await _consumers(js, name, reading)
+    reading.notes += more
+    provenance = Provenance(road.method, road.reason, info["created"], captured_at, js.server_version)
+    manifest = manifest_of(place, timeline, reading, stored, provenance)
     ref = await place.repository.put_manifest(manifest)
-    return Captured(_entry(manifest, ref, stored), road, time.monotonic() - began, manifest.notes)
-
-
-def _timeline(place: Place, info: JsonDict) -> str:
-    """The stream's timeline: a new one when it was created anew or its last sequence went back."""
-    timeline = timeline_of(info["created"], 1)
-    previous = place.previous
-    if previous is None or not previous.timeline.startswith(timeline):
-        return timeline
-    if int(info["state"]["last_seq"]) >= previous.last_seq:
-        return previous.timeline
-    _, _, life = previous.timeline.partition("-r")
-    return timeline_of(info["created"], int(life or 1) + 1)
+    return Captured(entry_of(manifest, ref, stored), road, time.monotonic() - began, manifest.notes)
 
 
 async def _read(
@@ -147,66 +123,3 @@ async def _consumers(js: JetStream, name: str, reading: Reading) -> tuple[list[C
 def _rolled_back(record: ConsumerRecord, info: JsonDict) -> bool:
     told = int(info["delivered"]["stream_seq"])
     return bool(info.get("num_ack_pending")) and not record.state.pending and record.state.delivered.stream_seq < told
-
-
-def _consumer_doc(record: ConsumerRecord) -> ConsumerDoc:
-    return ConsumerDoc.of(record)
-
-
-def _manifest(
-    place: Place,
-    timeline: str,
-    road: Road,
-    reading: Reading,
-    stored: Assembled,
-    info: JsonDict,
-    captured_at: int,
-    server_version: str,
-) -> Manifest:
-    first, last = bounds(reading.state)
-    span = SequenceSet.from_ranges([(first, last)]) if 0 < first <= last else SequenceSet()
-    segments = stored.segments
-    return Manifest(
-        source=place.source,
-        stream=str(info["config"]["name"]),
-        timeline=timeline,
-        label=place.label,
-        kind="full",
-        method=road.method,
-        reason=road.reason,
-        captured_at_ns=captured_at,
-        server_version=server_version,
-        config=reading.config,
-        created_at=info["created"],
-        state=reading.state,
-        messages=stored.messages,
-        first_seq=first,
-        last_seq=last,
-        bytes=stored.raw_bytes,
-        first_ts_ns=segments[0].first_ts_ns if segments else 0,
-        last_ts_ns=segments[-1].last_ts_ns if segments else 0,
-        fingerprint=stored.fingerprint,
-        segments=list(segments),
-        deleted=(span - stored.rows).encode(),
-        gaps=[],
-        consumers=[],
-        notes=[],
-    )
-
-
-def _entry(manifest: Manifest, ref: ManifestRef, stored: Assembled) -> StreamEntry:
-    return StreamEntry(
-        name=manifest.stream,
-        status="complete",
-        manifest=ref,
-        kind=manifest.kind,
-        timeline=manifest.timeline,
-        messages=manifest.messages,
-        first_seq=manifest.first_seq,
-        last_seq=manifest.last_seq,
-        bytes=manifest.bytes,
-        stored_bytes=stored.stored_bytes,
-        consumers=len(manifest.consumers),
-        fingerprint=manifest.fingerprint,
-        gaps=0,
-    )

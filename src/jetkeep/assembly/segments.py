@@ -60,11 +60,14 @@ class Assembler:
         StoreError: a segment could not be stored.
     """
 
-    def __init__(self, repository: Repository, source: str, stream: str, timeline: str, emit: Emit) -> None:
+    def __init__(
+        self, repository: Repository, source: str, stream: str, timeline: str, emit: Emit, phase: str = "backup"
+    ) -> None:
         self._put = lambda segment: repository.put_segment(source, stream, timeline, segment)
         self._read = repository.read_segment
         self._stream = stream
         self._emit = emit
+        self._phase = phase
         self._queue: asyncio.Queue[MessageBatch | None] = asyncio.Queue(maxsize=2)
         self._writer = SegmentWriter()
         self._held: SegmentBytes | None = None
@@ -150,7 +153,7 @@ class Assembler:
                 self._ranges.append((first, last))
         self._count += len(batch)
         self._bytes += batch.raw_bytes
-        self._emit(StreamAdvanced(self._stream, "backup", self._count, self._bytes))
+        self._emit(StreamAdvanced(self._stream, self._phase, self._count, self._bytes))
 
     async def _drop(self, dead: SequenceSet) -> None:
         await self._settle_put()

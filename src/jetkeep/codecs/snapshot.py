@@ -1,0 +1,48 @@
+"""A server's snapshot in either form: S2 frames in, events out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jetkeep.codecs.archive import ArchiveDecoder
+from jetkeep.codecs.msgblock import TarDecoder
+from jetkeep.codecs.s2 import S2Decoder
+from jetkeep.codecs.snapshot_events import SnapshotEvent
+from jetkeep.errors import BadDataError
+
+MAGIC = b"NATSARC1"
+
+
+class SnapshotDecoder:
+    """S2 frames of either snapshot form in, events out. `close` must be called: it finds what is missing."""
+
+    def __init__(self, stream: str, last_seq: int) -> None:
+        self._s2 = S2Decoder()
+        self._stream = stream
+        self._last_seq = last_seq
+        self._inner: ArchiveDecoder | TarDecoder | None = None
+        self._head = b""
+
+    def feed(self, received: bytes | bytearray) -> Iterator[SnapshotEvent]:
+        """Decode what was received; raises BadDataError at the first byte that is wrong."""
+        for decoded in self._s2.feed(received):
+            if self._inner is None:
+                self._head += bytes(decoded)
+                if len(self._head) < len(MAGIC):
+                    continue
+                is_archive = self._head.startswith(MAGIC)
+                self._inner = ArchiveDecoder() if is_archive else TarDecoder(self._stream, self._last_seq)
+                decoded, self._head = self._head, b""  # noqa: PLW2901 - what was held back comes first
+            yield from self._inner.feed(decoded)
+
+    def close(self) -> Iterator[SnapshotEvent]:
+        """The end of the bytes: give the last events, or say what is missing."""
+        self._s2.close()
+        if self._inner is None:
+            raise BadDataError(
+                f"the snapshot of {self._stream} held {len(self._head)} bytes, which is no snapshot",
+                code="data.snapshot-empty",
+                means="nothing of this stream was stored in this run",
+                hint="look at the server's log for the stream's name, and run the backup again",
+            )
+        yield from self._inner.close()
