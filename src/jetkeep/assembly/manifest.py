@@ -59,17 +59,17 @@ def timeline_for(place: Place, created_at: str, last_seq: int) -> str:
     return timeline_of(created_at, int(life or 1) + 1)
 
 
-def bounds(state: JsonDict) -> tuple[int, int]:
-    """First and last sequence of a state, as docs/format.md writes them for empty streams."""
+def bounds(state: JsonDict, stored: Assembled) -> tuple[int, int]:
+    """The stream's first and last sequence, as docs/format.md writes them for streams without a message, too."""
     last = int(state.get("last_seq", 0))
-    if int(state.get("messages", 0)) == 0:
+    if not stored.messages:
         return (last + 1, last) if last else (0, 0)
     return int(state.get("first_seq", 0)), last
 
 
 def manifest_of(place: Place, timeline: str, reading: Reading, stored: Assembled, provenance: Provenance) -> Manifest:
     """The manifest of a full reading: what lies between its bounds and was not stored is deleted."""
-    first, last = bounds(reading.state)
+    first, last = bounds(reading.state, stored)
     span = SequenceSet.from_ranges([(first, last)]) if 0 < first <= last else SequenceSet()
     segments = stored.segments
     return Manifest(

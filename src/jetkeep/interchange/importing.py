@@ -1,0 +1,187 @@
+"""Import: take the official CLI's backup directory into the repository, as a backup like any other."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from jetkeep import __version__
+from jetkeep.assembly.manifest import Place, Provenance, Reading, entry_of, manifest_of, timeline_for
+from jetkeep.assembly.segments import Assembled, Assembler
+from jetkeep.assembly.snapshot import FEED_BYTES, Taken, take_snapshot
+from jetkeep.codecs.snapshot import Form, SnapshotDecoder
+from jetkeep.errors import BadDataError, JetkeepError
+from jetkeep.interchange.claims import check_claims, creation_time, server_version
+from jetkeep.interchange.directory import StreamDirectory, read_directory, stream_directories
+from jetkeep.model import Emit, StreamBegan, StreamEnded
+from jetkeep.repository.documents import Backup, Failure, Selection, ServerFacts, StreamEntry, Tool
+from jetkeep.repository.leases import lease
+from jetkeep.repository.repository import Repository
+
+#: Decoded bytes in which a tar tells the stream's creation time: it is in the first file.
+_HEAD_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """Under which names a directory is imported; `accept_loss`: also when it holds less than it claims."""
+
+    source: str = "nats"
+    label: str | None = None
+    tags: tuple[str, ...] = ()
+    accept_loss: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """One stream of the import: its entry in the backup, and from which form it came."""
+
+    entry: StreamEntry
+    form: Form
+    seconds: float
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What was committed: `imported` by the stream's name, `failed` by that of its directory."""
+
+    backup: Backup
+    imported: dict[str, Imported] = field(default_factory=dict)
+    failed: dict[str, JetkeepError] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+async def import_directory(
+    directory: Path, repository: Repository, options: ImportOptions, *, emit: Emit, now_ns: Callable[[], int]
+) -> ImportReport:
+    """Import a stream's directory, or all streams of an account's directory, and commit one backup.
+
+    One stream's failure does not stop the others: the backup is then `partial`. On return the backup is
+    durable and restorable.
+
+    Raises:
+        UsageError: the directory is none, or the label is taken.
+        BadDataError: not one stream could be imported: nothing was committed.
+        StoreError: the store failed: nothing was committed.
+    """
+    began = time.monotonic()
+    started = datetime.fromtimestamp(now_ns() / 1e9, UTC)
+    paths = await asyncio.to_thread(stream_directories, directory)
+    async with lease(repository, "backup", now_ns=now_ns) as held:
+        await held.wait_for_expire()
+        label = await repository.free_label(options.label, started)
+        previous = await repository.newest_entries(options.source)
+        imported: dict[str, Imported] = {}
+        failed: dict[str, JetkeepError] = {}
+        for path in paths:
+            try:
+                found = await asyncio.to_thread(read_directory, path)
+                if found.stream in imported:
+                    raise _twice(found)
+                place = Place(repository, options.source, label, previous.get(found.stream))
+                imported[found.stream] = await _import_stream(found, place, options.accept_loss, emit)
+            except BadDataError as failure:
+                failed[path.name] = failure
+        if not imported:
+            raise next(iter(failed.values()))
+        backup = Backup(
+            repository=repository.id,
+            label=label,
+            source=options.source,
+            started_at=_rfc3339(started),
+            finished_at=_rfc3339(datetime.fromtimestamp(now_ns() / 1e9, UTC)),
+            status="partial" if failed else "complete",
+            tool=Tool(name="jetkeep", version=__version__),
+            server=ServerFacts(),
+            host=platform.node(),
+            tags=list(options.tags),
+            selection=Selection(include=[], exclude=[], total=len(paths)),
+            streams=_entries(imported, failed),
+        )
+        await repository.commit(backup)
+    return ImportReport(backup, imported, failed, time.monotonic() - began)
+
+
+async def _import_stream(found: StreamDirectory, place: Place, accept_loss: bool, emit: Emit) -> Imported:
+    began = time.monotonic()
+    emit(StreamBegan(found.stream, "import", found.state.get("messages", 0), found.state.get("bytes", 0)))
+    try:
+        created_at, *notes = await asyncio.to_thread(_creation, found)
+        timeline = timeline_for(place, created_at, found.state.get("last_seq", 0))
+        taken, stored = await _take(found, place, timeline, emit)
+        notes += check_claims(found, taken, stored, accept_loss=accept_loss)
+    except JetkeepError as failure:
+        emit(StreamEnded(found.stream, "import", failure.what))
+        raise
+    reading = Reading(found.config, found.state, taken.consumers, notes=[*found.provenance, *notes])
+    provenance = Provenance(
+        "import",
+        f"the official CLI's {found.data_file}",
+        created_at,
+        # The moment of the backup is in neither file, and the files' own times change with every copy. What is
+        # promised is what is there: nothing newer than the newest message.
+        max((one.last_ts_ns for one in stored.segments), default=0),
+        server_version(found.config),
+    )
+    manifest = manifest_of(place, timeline, reading, stored, provenance)
+    ref = await place.repository.put_manifest(manifest)
+    emit(StreamEnded(found.stream, "import"))
+    return Imported(entry_of(manifest, ref, stored), found.form, time.monotonic() - began, manifest.notes)
+
+
+async def _take(found: StreamDirectory, place: Place, timeline: str, emit: Emit) -> tuple[Taken, Assembled]:
+    decoder = SnapshotDecoder(found.stream, found.state.get("last_seq", 0), form=found.form)
+    with found.open_data() as file:
+        async with Assembler(place.repository, place.source, found.stream, timeline, emit, "import") as assembler:
+            taken = await take_snapshot(_pieces(file), decoder, assembler)
+            return taken, await assembler.finish(taken.dead)
+
+
+async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(file.read, FEED_BYTES):
+        yield piece
+
+
+def _creation(found: StreamDirectory) -> list[str]:
+    """The stream's creation time, and a note where it had to be inferred."""
+    if found.form == "archive":
+        return list(creation_time(found.state, None))
+    decoder = SnapshotDecoder(found.stream, found.state.get("last_seq", 0), form=found.form)
+    with found.open_data() as file:
+        while decoder.created is None and (piece := file.read(_HEAD_BYTES)):
+            for _ in decoder.feed(piece):
+                if decoder.created is not None:
+                    break
+    return list(creation_time(found.state, decoder.created))
+
+
+def _entries(imported: dict[str, Imported], failed: dict[str, JetkeepError]) -> list[StreamEntry]:
+    entries = {
+        name: StreamEntry(
+            name=name, status="failed", error=Failure(code=one.code, what=one.what, means=one.means, hint=one.hint)
+        )
+        for name, one in failed.items()
+    }
+    # A directory may be named after a stream that was imported from another one.
+    entries |= {name: one.entry for name, one in imported.items()}
+    return sorted(entries.values(), key=lambda entry: entry.name)
+
+
+def _twice(found: StreamDirectory) -> BadDataError:
+    return BadDataError(
+        f"{found.path} holds {found.stream}, and so does another directory beside it",
+        code="import.twice",
+        means="only the first of them, by name, was imported",
+        hint="import each by its own directory: one backup holds a stream once",
+    )
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
