@@ -68,7 +68,7 @@ async def back_up(
     loop = asyncio.get_running_loop()
     began = loop.time()
     started = datetime.fromtimestamp(now_ns() / 1e9, UTC)
-    async with lease(repository, "backup", now_ns=now_ns) as held:
+    async with lease(repository.store, "backup", now_ns=now_ns) as held:
         await held.wait_for_expire()
         listing = await js.stream_list()
         infos = {str(info["config"]["name"]): info for info in listing.infos}

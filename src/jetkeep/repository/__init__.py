@@ -1,0 +1,1 @@
+"""The storage edge: where every object lies, how it becomes durable, and what a reader may believe."""
