@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from jetkeep.codecs.batch import MessageBatch
 from jetkeep.codecs.fingerprint import Fingerprint
 from jetkeep.codecs.sequences import SequenceSet
-from jetkeep.errors import BadDataError, NoRepositoryError, UsageError
+from jetkeep.errors import AccessDeniedError, NoRepositoryError, UsageError
 from jetkeep.repository.documents import Backup, Manifest, SegmentRef, StreamEntry, damaged
+from jetkeep.repository.leases import lease
 from jetkeep.repository.repository import Repository
 
 #: Segments that are read ahead of the one in use: a slow store must not stall a server's five seconds.
@@ -75,6 +76,15 @@ def no_such_stream(backup: Backup, pattern: str) -> UsageError:
         means="nothing was done",
         hint="`jetkeep info` shows which backup has which stream; choose one with --backup LABEL",
     )
+
+
+@asynccontextmanager
+async def reading(repository: Repository, backup: Backup, *, now_ns: Callable[[], int]) -> AsyncIterator[None]:
+    """Keep `expire` from a backup while it is read; where nothing may be written, without that protection."""
+    async with AsyncExitStack() as held:
+        with suppress(AccessDeniedError):
+            await held.enter_async_context(lease(repository.store, "read", now_ns=now_ns, labels=[backup.label]))
+        yield
 
 
 async def choose_streams(

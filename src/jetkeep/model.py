@@ -47,6 +47,23 @@ class ConsumerState:
     pending: dict[int, Pending] = field(default_factory=dict)
     redelivered: dict[int, int] = field(default_factory=dict)
 
+    def within(self, first_seq: int, last_seq: int) -> ConsumerState:
+        """This state as servers accept it for a stream that holds `first_seq` to `last_seq`.
+
+        A floor below the first sequence less one, as older servers do hold, makes 2.15 ignore the whole state without
+        a word; a delivery beyond the last sequence would make the consumer miss what is published next.
+        """
+        floor = min(max(self.ack_floor.stream_seq, first_seq - 1, 0), last_seq)
+        delivered = min(max(self.delivered.stream_seq, floor), last_seq)
+        if (floor, delivered) == (self.ack_floor.stream_seq, self.delivered.stream_seq):
+            return self
+        return ConsumerState(
+            Position(self.delivered.consumer_seq, delivered),
+            Position(self.ack_floor.consumer_seq, floor),
+            {seq: one for seq, one in self.pending.items() if floor < seq <= delivered},
+            {seq: count for seq, count in self.redelivered.items() if floor < seq <= delivered},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ConsumerRecord:
