@@ -175,11 +175,11 @@ def _open(directory: Path, name: str) -> BinaryIO:
             means="nothing was imported from it",
             hint="look at the permissions of the file and of its directory",
         ) from failure
-    file = os.fdopen(handle, "rb", buffering=0)
+    file = os.fdopen(handle, "rb")
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         file.close()
         raise _not_plain(path, "not an ordinary file")
-    return file  # type: ignore[return-value] - an unbuffered FileIO reads and closes like any binary file
+    return file
 
 
 def _no_backup(directory: Path, why: str) -> UsageError:

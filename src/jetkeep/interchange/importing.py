@@ -24,7 +24,7 @@ from jetkeep.repository.documents import Backup, Failure, Selection, ServerFacts
 from jetkeep.repository.leases import lease
 from jetkeep.repository.repository import Repository
 
-#: Decoded bytes in which a tar tells the stream's creation time: it is in the first file.
+#: Bytes that are read at once to find the creation time.
 _HEAD_BYTES = 64 * 1024
 
 
@@ -74,7 +74,7 @@ async def import_directory(
     began = time.monotonic()
     started = datetime.fromtimestamp(now_ns() / 1e9, UTC)
     paths = await asyncio.to_thread(stream_directories, directory)
-    async with lease(repository, "backup", now_ns=now_ns) as held:
+    async with lease(repository.store, "backup", now_ns=now_ns) as held:
         await held.wait_for_expire()
         label = await repository.free_label(options.label, started)
         previous = await repository.newest_entries(options.source)
@@ -113,7 +113,7 @@ async def _import_stream(found: StreamDirectory, place: Place, accept_loss: bool
     began = time.monotonic()
     emit(StreamBegan(found.stream, "import", found.state.get("messages", 0), found.state.get("bytes", 0)))
     try:
-        created_at, *notes = await asyncio.to_thread(_creation, found)
+        created_at, *notes = creation_time(found.state, await asyncio.to_thread(_created, found))
         timeline = timeline_for(place, created_at, found.state.get("last_seq", 0))
         taken, stored = await _take(found, place, timeline, emit)
         notes += check_claims(found, taken, stored, accept_loss=accept_loss)
@@ -149,17 +149,17 @@ async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _creation(found: StreamDirectory) -> list[str]:
-    """The stream's creation time, and a note where it had to be inferred."""
+def _created(found: StreamDirectory) -> str | None:
+    """The stream's creation time as a tar tells it in its first file; an archive does not."""
     if found.form == "archive":
-        return list(creation_time(found.state, None))
+        return None
     decoder = SnapshotDecoder(found.stream, found.state.get("last_seq", 0), form=found.form)
     with found.open_data() as file:
-        while decoder.created is None and (piece := file.read(_HEAD_BYTES)):
-            for _ in decoder.feed(piece):
-                if decoder.created is not None:
-                    break
-    return list(creation_time(found.state, decoder.created))
+        while piece := file.read(_HEAD_BYTES):
+            next(decoder.feed(piece), None)  # whatever comes first, the configuration came before it
+            if decoder.created:
+                return decoder.created
+    return None
 
 
 def _entries(imported: dict[str, Imported], failed: dict[str, JetkeepError]) -> list[StreamEntry]:
