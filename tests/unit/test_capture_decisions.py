@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jetkeep.capture.reading import account_for, bounds
+from jetkeep.assembly.manifest import bounds
+from jetkeep.capture.reading import account_for
 from jetkeep.capture.road import choose_road, parse_version
 from jetkeep.capture.selection import select
 from jetkeep.errors import BadDataError, UsageError
@@ -47,10 +48,12 @@ def test_a_name_that_matches_nothing_is_refused_and_not_skipped() -> None:
 
 
 def test_bounds_of_empty_streams_are_those_of_the_format() -> None:
-    assert bounds({"messages": 0, "first_seq": 0, "last_seq": 0}) == (0, 0)
-    assert bounds({"messages": 0, "first_seq": 1, "last_seq": 0}) == (0, 0)
-    assert bounds({"messages": 0, "first_seq": 8, "last_seq": 7}) == (8, 7)
-    assert bounds({"messages": 2, "first_seq": 3, "last_seq": 9}) == (3, 9)
+    assert bounds({"first_seq": 0, "last_seq": 0}, 0) == (0, 0)
+    assert bounds({"first_seq": 1, "last_seq": 0}, 0) == (0, 0)
+    assert bounds({"first_seq": 8, "last_seq": 7}, 0) == (8, 7)
+    assert bounds({"first_seq": 3, "last_seq": 9}, 2) == (3, 9)
+    # Everything was removed while it was read.
+    assert bounds({"first_seq": 3, "last_seq": 9}, 0) == (10, 9)
 
 
 STATE = {"messages": 100, "first_seq": 1, "last_seq": 100}

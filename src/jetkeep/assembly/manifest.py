@@ -59,17 +59,17 @@ def timeline_for(place: Place, created_at: str, last_seq: int) -> str:
     return timeline_of(created_at, int(life or 1) + 1)
 
 
-def bounds(state: JsonDict, stored: Assembled) -> tuple[int, int]:
-    """The stream's first and last sequence, as docs/format.md writes them for streams without a message, too."""
+def bounds(state: JsonDict, messages: int) -> tuple[int, int]:
+    """First and last sequence of a stream that holds so many messages, as docs/format.md writes them."""
     last = int(state.get("last_seq", 0))
-    if not stored.messages:
+    if not messages:
         return (last + 1, last) if last else (0, 0)
     return int(state.get("first_seq", 0)), last
 
 
 def manifest_of(place: Place, timeline: str, reading: Reading, stored: Assembled, provenance: Provenance) -> Manifest:
     """The manifest of a full reading: what lies between its bounds and was not stored is deleted."""
-    first, last = bounds(reading.state, stored)
+    first, last = bounds(reading.state, stored.messages)
     span = SequenceSet.from_ranges([(first, last)]) if 0 < first <= last else SequenceSet()
     segments = stored.segments
     return Manifest(

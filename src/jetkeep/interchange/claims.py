@@ -26,7 +26,7 @@ def check_claims(found: StreamDirectory, taken: Taken, stored: Assembled, *, acc
     """
     _same_backup(found, taken)
     notes = _messages(found, stored, accept_loss=accept_loss)
-    first, last = bounds(found.state, stored)
+    first, last = bounds(found.state, stored.messages)
     if stored.segments and not (first <= stored.segments[0].first_seq and stored.segments[-1].last_seq <= last):
         raise BadDataError(
             f"{found.path / found.data_file} holds messages {stored.segments[0].first_seq} to "
