@@ -1,0 +1,152 @@
+"""Connect as natscli does, and say why when it does not work."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+
+from jetkeep.config import ConnectionSettings
+from jetkeep.errors import ServerError, UsageError
+from jetkeep.jetstream.api import JetStream
+from jetkeep.jetstream.client import RawClient
+from jetkeep.jetstream.watch import Watch
+
+
+@asynccontextmanager
+async def connect(settings: ConnectionSettings) -> AsyncIterator[JetStream]:
+    """A connection to one account; closed at the block's end.
+
+    Raises:
+        ServerError: nothing answers, the credentials are refused, TLS fails, or the account has no JetStream.
+        UsageError: a credentials or certificate file cannot be read.
+    """
+    watch = Watch()
+    client = RawClient()
+    options = _options(settings)
+    try:
+        await client.connect(
+            error_cb=watch.on_error,
+            disconnected_cb=watch.on_disconnect,
+            reconnected_cb=watch.on_reconnect,
+            closed_cb=watch.on_closed,
+            **options,
+        )
+    except (nats.errors.Error, OSError, asyncio.TimeoutError, ssl.SSLError, ValueError) as failure:
+        with suppress(Exception):
+            await client.close()
+        raise _explain(settings, watch, failure) from None
+    try:
+        yield JetStream(client, settings, watch)
+    finally:
+        with suppress(nats.errors.Error, OSError):
+            await client.close()
+
+
+def _options(settings: ConnectionSettings) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "servers": list(settings.servers),
+        "name": "jetkeep",
+        "connect_timeout": max(1, round(settings.timeout_s)),
+        "allow_reconnect": True,
+        "max_reconnect_attempts": 2,
+        "reconnect_time_wait": 0.25,
+        "pending_size": 64 * 1024 * 1024,
+        "ping_interval": 20,
+    }
+    if settings.inbox_prefix:
+        options["inbox_prefix"] = settings.inbox_prefix
+    if settings.user is not None:
+        options["user"] = settings.user
+        options["password"] = settings.password or ""
+    if settings.token is not None:
+        options["token"] = settings.token
+    options.update(_signatures(settings))
+    context = _tls(settings)
+    if context is not None:
+        options["tls"] = context
+        options["tls_handshake_first"] = settings.tls_first
+    return options
+
+
+def _signatures(settings: ConnectionSettings) -> dict[str, Any]:
+    """How the user proves who it is: a credentials file, an nkey, or a JWT with its seed."""
+    try:
+        if settings.creds is not None:
+            from nats.aio.client import RawCredentials  # noqa: PLC0415 - only who uses it needs nkeys
+
+            return {"user_credentials": RawCredentials(settings.creds)}
+        if settings.nkey_seed is not None:
+            return {"nkeys_seed_str": settings.nkey_seed.strip()}
+        if settings.jwt is not None:
+            import nkeys  # noqa: PLC0415 - as above
+
+            seed, jwt = (settings.seed or "").strip(), settings.jwt.strip()
+
+            def sign(nonce: str) -> bytes:
+                import base64  # noqa: PLC0415 - as above
+
+                return base64.b64encode(nkeys.from_seed(bytearray(seed.encode())).sign(nonce.encode()))
+
+            return {"user_jwt_cb": lambda: bytearray(jwt.encode()), "signature_cb": sign}
+    except OSError as failure:
+        raise UsageError(f"cannot read credentials: {failure}", code="usage.credentials") from None
+    return {}
+
+
+def _tls(settings: ConnectionSettings) -> ssl.SSLContext | None:
+    wanted = settings.tls_ca or settings.tls_cert or settings.tls_first
+    if not wanted and not any(url.startswith("tls://") for url in settings.servers):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=str(Path(settings.tls_ca)) if settings.tls_ca else None)
+        if settings.tls_cert:
+            context.load_cert_chain(settings.tls_cert, settings.tls_key or None)
+    except (OSError, ssl.SSLError) as failure:
+        raise UsageError(
+            f"cannot use the TLS files: {failure}", code="usage.tls", hint="check --tlsca, --tlscert and --tlskey"
+        ) from None
+    return context
+
+
+_AUTH = re.compile(r"authoriz|authentic|nkey|jwt|credential|account", re.IGNORECASE)
+
+
+def _explain(settings: ConnectionSettings, watch: Watch, failure: BaseException) -> ServerError:
+    where = ", ".join(_bare(url) for url in settings.servers)
+    said = [*watch.errors, failure]
+    words = next((str(one) for one in said if _AUTH.search(str(one))), "")
+    if words:
+        return ServerError(
+            f"{where} refused the credentials: {words}",
+            code="nats.denied",
+            means="nothing was read or changed",
+            hint="check the context, --creds, --user or NATS_* variables",
+        )
+    tls = next((one for one in said if isinstance(one, ssl.SSLError) or "tls" in str(one).lower()), None)
+    if tls is not None:
+        return ServerError(
+            f"TLS with {where} failed: {tls}",
+            code="nats.tls",
+            means="nothing was read or changed",
+            hint="check --tlsca, --tlscert, --tlskey and --tlsfirst, and the certificate's names and dates",
+        )
+    why = next((str(one) for one in reversed(said) if str(one)), type(failure).__name__)
+    return ServerError(
+        f"no NATS server answers at {where}: {why}",
+        code="nats.unreachable",
+        means="nothing was read or changed",
+        hint="is the server up, and the URL right? --server, NATS_URL or a context say which one is used",
+        retryable=True,
+    )
+
+
+def _bare(url: str) -> str:
+    """A URL without its user and password."""
+    return re.sub(r"//[^@/]*@", "//", url)

@@ -1,0 +1,124 @@
+"""Send a stream's snapshot to a server: several chunks in flight, every answer looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from types import TracebackType
+from typing import Any, Self
+
+from jetkeep.errors import ApiError, ServerError
+from jetkeep.jetstream.api import JetStream
+from jetkeep.jetstream.client import status_of
+from jetkeep.model import JsonDict
+
+CHUNK_BYTES = 512 * 1024
+CHUNKS_IN_FLIGHT = 16
+#: The server drops a restore silently after 5 s without a chunk; an acknowledgement that takes longer than this never comes.
+ACK_S = 15.0
+#: After the last chunk the server moves and indexes everything: this long, and a second for every 10 MB.
+FINISH_S, FINISH_BYTES_S = 60.0, 10_000_000
+
+
+class RestoreSender:
+    """`async with` asks for the restore; `send` its bytes; `finish` ends it and gives the stream's info.
+
+    `accepted` says whether the server took the request: only then may there be something to delete after a failure. Leaving the
+    block without `finish` abandons the restore; the caller deletes what a failed restore leaves (FORMATS of 2.15: a live
+    partial stream).
+
+    Raises:
+        ApiError: the server refused, or said at some point that it failed.
+        ServerError: it does not answer, or the connection was lost.
+    """
+
+    def __init__(self, js: JetStream, stream: str, config: JsonDict, state: JsonDict) -> None:
+        self._js, self._stream = js, stream
+        self._body = {"config": config, "state": state}
+        self._subject = ""
+        self._room = asyncio.Semaphore(CHUNKS_IN_FLIGHT)
+        self._failure: ServerError | None = None
+        self._subscription: Any = None
+        self._inbox = ""
+        self._sent = self._acked = 0
+        self._lost = js.watch.disconnects
+        self.accepted = False
+        self.bytes_sent = 0
+
+    async def __aenter__(self) -> Self:
+        answer = await self._js.request(f"STREAM.RESTORE.{self._stream}", self._body)
+        self.accepted = True
+        self._subject = answer["deliver_subject"]
+        self._inbox = self._js.client.new_inbox()
+        self._subscription = await self._js.client.subscribe(self._inbox, cb=self._acknowledged)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._js.client.is_closed and self._subscription is not None:
+            await asyncio.gather(self._subscription.unsubscribe(), return_exceptions=True)
+
+    async def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Send the next bytes; returns when they are on their way and fewer than CHUNKS_IN_FLIGHT chunks wait."""
+        view = memoryview(data)
+        size = min(CHUNK_BYTES, self._js.max_payload - 1024)
+        for at in range(0, len(view), size):
+            await self._take_room()
+            chunk = bytes(view[at : at + size])
+            self._sent += 1
+            self.bytes_sent += len(chunk)
+            await self._js.client.publish(self._subject, chunk, reply=self._inbox)
+
+    async def finish(self) -> JsonDict:
+        """Say that this was all; returns the info of the restored stream once the server has it."""
+        while self._acked < self._sent:
+            await self._take_room()
+            self._room.release()
+            await asyncio.sleep(0.002)
+        limit = FINISH_S + self.bytes_sent / FINISH_BYTES_S
+        answer: JsonDict = json.loads(await self._js.ask(self._subject, b"", timeout_s=limit))
+        if error := answer.get("error"):
+            raise self._refused(error)
+        return answer
+
+    async def _take_room(self) -> None:
+        try:
+            async with asyncio.timeout(ACK_S):
+                await self._room.acquire()
+        except TimeoutError:
+            denied = self._js.watch.denied(self._subject) if self._subject else None
+            raise denied or self._gone(f"no acknowledgement came for {ACK_S:g} s") from None
+        if self._failure:
+            raise self._failure
+        if self._js.watch.disconnects != self._lost:
+            raise self._js.disconnected()
+
+    async def _acknowledged(self, message: Any) -> None:  # noqa: ANN401 - nats-py's Msg
+        self._acked += 1
+        status, words = status_of(message)
+        if status:
+            self._failure = self._gone(
+                "the server does not listen any more" if status == "503" else f"{status} {words}"
+            )
+        elif message.data:
+            error = json.loads(message.data).get("error") or {"description": message.data.decode(errors="replace")}
+            self._failure = self._refused(error)
+        self._room.release()
+
+    def _refused(self, error: JsonDict) -> ApiError:
+        return ApiError(
+            f"the server could not restore {self._stream}: {error.get('description', error)}",
+            status=int(error.get("code", 0)),
+            err_code=int(error.get("err_code", 0)),
+            means="the stream is not restored",
+        )
+
+    def _gone(self, why: str) -> ServerError:
+        return ServerError(
+            f"the restore of {self._stream} was dropped by the server: {why}",
+            code="nats.restore-dropped",
+            means="the stream is not restored",
+            hint="look at the server's log; it gives a restore up after 5 s without data",
+            retryable=True,
+        )

@@ -1,0 +1,156 @@
+"""Receive a stream's snapshot: every chunk acknowledged in time, however slow the reader is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from types import TracebackType
+from typing import Any, Self
+
+from jetkeep.errors import ServerError
+from jetkeep.jetstream.api import JetStream
+from jetkeep.jetstream.client import status_of
+from jetkeep.model import JsonDict
+
+CHUNK_BYTES = 512 * 1024
+#: Received and not yet read bytes from which on acknowledgements wait for the reader.
+BUFFER_BYTES = 16 * 1024 * 1024
+#: The server gives a snapshot up after 5 s without an acknowledgement (2 s on 2.10): while the reader is slow, one
+#: chunk is acknowledged this often all the same, up to OVERRUN_BYTES.
+KEEP_ALIVE_S = 1.0
+OVERRUN_BYTES = 64 * 1024 * 1024
+#: Nothing comes for this long: the server is stopped, or its network is.
+STALL_S = 12.0
+
+
+class SnapshotReceiver:
+    """`async with` asks for the snapshot; then `config` and `state` are the server's, and iterating gives its bytes.
+
+    Memory: BUFFER_BYTES and the server's window (8 MiB), at most OVERRUN_BYTES more while the reader stalls.
+
+    Raises (from the context's begin and the iteration):
+        ApiError: the server refused, for instance another snapshot of the stream runs (10064).
+        ServerError: it failed, stalled, or the connection was lost; what was received is useless.
+    """
+
+    def __init__(self, js: JetStream, stream: str, chunk_bytes: int = CHUNK_BYTES, window_bytes: int = 0) -> None:
+        self._js, self._stream = js, stream
+        self._options = {"chunk_size": chunk_bytes, **({"window_size": window_bytes} if window_bytes else {})}
+        self._chunks: deque[bytes] = deque()
+        self._acks: deque[str] = deque()
+        self._arrived = asyncio.Event()
+        self._buffered = 0
+        self._ended = False
+        self._failure: ServerError | None = None
+        self._last_arrival = self._last_ack = time.monotonic()
+        self._keeper: asyncio.Task[None] | None = None
+        self._subscription: Any = None
+        self._lost = js.watch.disconnects
+        self.config: JsonDict = {}
+        self.state: JsonDict = {}
+
+    async def __aenter__(self) -> Self:
+        inbox = self._js.client.new_inbox()
+        # The literal subject, before the request: a wildcard inbox costs seconds, a late one the first chunks.
+        self._subscription = await self._js.client.subscribe(
+            inbox, cb=self._receive, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+        try:
+            answer = await self._js.request(
+                f"STREAM.SNAPSHOT.{self._stream}", {"deliver_subject": inbox, "jsck": False, **self._options}
+            )
+        except BaseException:
+            await self._unsubscribe()
+            raise
+        self.config, self.state = answer["config"], answer["state"]
+        self._last_arrival = self._last_ack = time.monotonic()
+        self._keeper = asyncio.create_task(self._keep())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._keeper:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        await self._unsubscribe()
+
+    async def _unsubscribe(self) -> None:
+        """Stop listening: the server then ends an unfinished snapshot at its next chunk."""
+        if not self._js.client.is_closed:
+            await asyncio.gather(self._subscription.unsubscribe(), return_exceptions=True)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._chunks:
+            if self._failure:
+                raise self._failure
+            if self._ended:
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        chunk = self._chunks.popleft()
+        self._buffered -= len(chunk)
+        while self._acks and self._buffered < BUFFER_BYTES:
+            await self._acknowledge()
+        return chunk
+
+    async def _receive(self, message: Any) -> None:  # noqa: ANN401 - nats-py's Msg
+        self._last_arrival = time.monotonic()
+        if not message.data and not message.reply:
+            self._end(*status_of(message))
+        else:
+            self._chunks.append(message.data)
+            self._buffered += len(message.data)
+            if message.reply:
+                self._acks.append(message.reply)
+                if self._buffered < BUFFER_BYTES:
+                    await self._acknowledge()
+        self._arrived.set()
+
+    def _end(self, status: str, words: str) -> None:
+        # Servers from 2.12 on send no header where the whole snapshot was smaller than one chunk.
+        if status in ("", "204"):
+            self._ended = True
+            return
+        self._fail(
+            f"the server ended the snapshot of {self._stream}: {status} {words}".rstrip(),
+            "a 408 means that acknowledgements did not reach it in time: the network, a denied publish to "
+            "$JS.SNAPSHOT.ACK.>, or a store that is far too slow",
+        )
+
+    def _fail(self, what: str, hint: str) -> None:
+        self._failure = self._js.watch.denied("$JS.SNAPSHOT.ACK.>") or ServerError(
+            what,
+            code="nats.snapshot",
+            means="nothing of this stream was stored in this run; earlier backups of it are untouched",
+            hint=hint,
+            retryable=True,
+        )
+        self._arrived.set()
+
+    async def _acknowledge(self) -> None:
+        self._last_ack = time.monotonic()
+        await self._js.client.publish(self._acks.popleft(), b"")
+
+    async def _keep(self) -> None:
+        """Keep the server's flow alive while the reader is slow; notice when the server is gone."""
+        while not self._ended and not self._failure:
+            await asyncio.sleep(0.25)
+            now = time.monotonic()
+            if self._js.watch.disconnects != self._lost or self._js.client.is_closed:
+                self._failure = self._js.disconnected()
+                self._arrived.set()
+            elif denied := self._js.watch.denied(f"$JS.SNAPSHOT.ACK.{self._stream}"):
+                self._failure = denied
+                self._arrived.set()
+            elif self._acks and now - self._last_ack > KEEP_ALIVE_S and self._buffered < OVERRUN_BYTES:
+                await self._acknowledge()
+            elif not self._acks and now - self._last_arrival > STALL_S:
+                self._fail(
+                    f"the server sent nothing of the snapshot of {self._stream} for {STALL_S:g} s",
+                    "look at the server and the network, then run the backup again",
+                )
