@@ -3,13 +3,14 @@ PYTHON ?= python3
 UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
+export JETKEEP_CACHE := $(CURDIR)/.servers
 
 .PHONY: demo test check matrix slow large bench setup clean help
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
 
-setup: .venv/ready
+setup: .venv/ready .servers/ready
 
 $(UV): requirements/uv.txt
 	@echo "set-up: the installer"
@@ -18,10 +19,15 @@ $(UV): requirements/uv.txt
 	@touch $(UV)
 
 # A kernel compiled from an older source would run silently: remove it before every build.
-.venv/ready: $(UV) pyproject.toml uv.lock src/jetkeep/codecs/kernels/_kernels.py
+.venv/ready: $(UV) pyproject.toml uv.lock $(wildcard src/jetkeep/codecs/kernels/*.py)
 	@echo "set-up: jetkeep and what it needs (locked)"
 	@rm -rf build src/jetkeep/codecs/kernels/*.so src/jetkeep/codecs/kernels/*.c
 	@$(UV) sync --quiet --locked --all-groups --python $(PYTHON) --reinstall-package jetkeep
+	@touch $@
+
+.servers/ready: .venv/ready src/jetkeep/servers.txt
+	@echo "set-up: the servers that tests and demo run"
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m jetkeep.sandbox
 	@touch $@
 
 demo: setup ## back up, destroy, restore, compare: on throw-away servers
