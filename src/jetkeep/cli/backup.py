@@ -47,17 +47,15 @@ def command(
     from jetkeep.capture.run import BackupOptions, back_up
     from jetkeep.cli.progress import progress
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import repository_settings, server_settings
+    from jetkeep.cli.settings import open_or_create_repository, server_settings
     from jetkeep.jetstream import connect
-    from jetkeep.repository.repository import Repository
 
     settings = server_settings(connection)
-    place = repository_settings(repo)
     options = BackupOptions(streams, exclude, source or settings.context or "nats", label, tags)
 
     async def operation() -> BackupReport:
         async with connect(settings) as js:
-            repository = await Repository.open_or_create(place)
+            repository = await open_or_create_repository(repo)
             with progress(quiet) as emit:
                 return await back_up(js, repository, options, emit=emit, now_ns=time.time_ns)
 

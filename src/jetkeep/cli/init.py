@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from jetkeep.cli.options import output_options, repository_options
@@ -20,11 +22,10 @@ def command(repo: str | None, as_json: bool, quiet: bool) -> int:
     """
     from jetkeep.cli.render import document, say
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import repository_settings
+    from jetkeep.cli.settings import store_of
     from jetkeep.repository.repository import Repository
 
-    place = repository_settings(repo)
-    repository = run(Repository.create(place))
+    repository = run(Repository.create(store_of(repo), now_ns=time.time_ns))
     if as_json:
         document("jetkeep.init/1", {"repository": repository.id, "url": repository.url, "format": 1})
     elif not quiet:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from jetkeep.cli.options import output_options, repository_options
@@ -21,17 +23,12 @@ def command(label: str, repo: str | None, reason: str, remove: bool, as_json: bo
       jetkeep pin 20261123-131500 --reason 'before the migration' --repo /backups
       jetkeep pin 20261123-131500 --remove --repo /backups
     """
-    import time
-
     from jetkeep.cli.render import document, say
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import repository_settings
-    from jetkeep.repository.repository import Repository
-
-    place = repository_settings(repo)
+    from jetkeep.cli.settings import open_repository
 
     async def operation() -> None:
-        repository = await Repository.open(place)
+        repository = await open_repository(repo)
         if remove:
             await repository.unpin(label)
         else:

@@ -62,7 +62,7 @@ class JetStream:
 
     @property
     def _info(self) -> JsonDict:
-        info: JsonDict = self.client._server_info  # noqa: SLF001 - nats-py has no other way to the whole INFO
+        info: JsonDict = self.client._server_info
         return info
 
     def server_facts(self) -> dict[str, str]:
@@ -71,7 +71,7 @@ class JetStream:
         facts = {key: str(info.get(key, "") or "") for key in ("version", "cluster", "domain")}
         return {**facts, "name": str(info.get("server_name", "")), "account": str(info.get("acc", "") or "")}
 
-    async def request(self, suffix: str, body: Any = None, *, timeout_s: float | None = None) -> JsonDict:  # noqa: ANN401 - JSON
+    async def request(self, suffix: str, body: Any = None, *, timeout_s: float | None = None) -> JsonDict:
         """Ask the API; `suffix` is the subject without the prefix.
 
         Raises:
@@ -112,7 +112,7 @@ class JetStream:
             return bytes(asked.result().data)
         except nats.errors.NoRespondersError:
             raise self.no_responders(subject) from None
-        except (nats.errors.TimeoutError, asyncio.TimeoutError):
+        except (TimeoutError, nats.errors.TimeoutError):
             raise self.watch.denied(subject) or _silent(subject, limit) from None
         except nats.errors.Error as failure:
             raise self.watch.denied(subject) or self.disconnected(str(failure)) from None
@@ -178,7 +178,7 @@ class JetStream:
             infos.pop(name, None)
         return StreamListing(list(infos.values()), total, tuple(sorted(missing)), offline)
 
-    async def stream_info(self, name: str, **options: Any) -> JsonDict:  # noqa: ANN401 - JSON
+    async def stream_info(self, name: str, **options: Any) -> JsonDict:
         """STREAM.INFO.
 
         Raises:
@@ -223,13 +223,13 @@ class JetStream:
             if not consumers or offset >= int(page.get("total", 0)):
                 return list(found.values())
 
-    def snapshot(self, stream: str, **options: int) -> Any:  # noqa: ANN401 - see jetkeep.jetstream.snapshot
+    def snapshot(self, stream: str, **options: int) -> Any:
         """Receive a stream's snapshot; an async context (jetkeep.jetstream.snapshot.SnapshotReceiver)."""
         from jetkeep.jetstream.snapshot import SnapshotReceiver  # noqa: PLC0415 - it needs this module
 
         return SnapshotReceiver(self, stream, **options)
 
-    def restore(self, stream: str, config: JsonDict, state: JsonDict) -> Any:  # noqa: ANN401 - see jetkeep.jetstream.restore
+    def restore(self, stream: str, config: JsonDict, state: JsonDict) -> Any:
         """Send a stream's snapshot; an async context (jetkeep.jetstream.restore.RestoreSender)."""
         from jetkeep.jetstream.restore import RestoreSender  # noqa: PLC0415 - it needs this module
 

@@ -28,11 +28,11 @@ class HeaderBlock(dict[str, str]):
 class RawClient(Client):
     """nats-py's client; messages' `headers` are HeaderBlocks, or None when there are none."""
 
-    async def _process_headers(self, headers: Any) -> Any:  # noqa: ANN401 - nats-py's own signature
+    async def _process_headers(self, headers: Any) -> Any:
         return HeaderBlock(bytes(headers)) if headers else None
 
 
-def status_of(message: Any) -> tuple[str, str]:  # noqa: ANN401 - nats-py's Msg
+def status_of(message: Any) -> tuple[str, str]:
     """The inline status and its words; empty when the message is ordinary."""
     headers = message.headers
     if not headers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import ssl
 from collections.abc import AsyncIterator
@@ -38,7 +37,7 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[JetStream]:
             closed_cb=watch.on_closed,
             **options,
         )
-    except (nats.errors.Error, OSError, asyncio.TimeoutError, ssl.SSLError, ValueError) as failure:
+    except (TimeoutError, nats.errors.Error, OSError, ssl.SSLError, ValueError) as failure:
         with suppress(Exception):
             await client.close()
         raise _explain(settings, watch, failure) from None

@@ -83,7 +83,7 @@ async def _batches(js: JetStream, stream: str, first: int, last: int) -> AsyncIt
             await asyncio.gather(subscription.unsubscribe(), return_exceptions=True)
 
 
-def _direct(raw: Any, stream: str) -> Message:  # noqa: ANN401 - nats-py's Msg
+def _direct(raw: Any, stream: str) -> Message:
     block = raw.headers.raw if raw.headers else b""
     found = _ENVELOPE.search(block)
     if not found:

@@ -94,7 +94,7 @@ class RestoreSender:
         if self._js.watch.disconnects != self._lost:
             raise self._js.disconnected()
 
-    async def _acknowledged(self, message: Any) -> None:  # noqa: ANN401 - nats-py's Msg
+    async def _acknowledged(self, message: Any) -> None:
         self._acked += 1
         status, words = status_of(message)
         if status:

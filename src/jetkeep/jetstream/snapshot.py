@@ -98,7 +98,7 @@ class SnapshotReceiver:
             await self._acknowledge()
         return chunk
 
-    async def _receive(self, message: Any) -> None:  # noqa: ANN401 - nats-py's Msg
+    async def _receive(self, message: Any) -> None:
         self._last_arrival = time.monotonic()
         if not message.data and not message.reply:
             self._end(*status_of(message))

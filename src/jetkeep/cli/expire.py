@@ -1,0 +1,115 @@
+"""`jetkeep expire`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from jetkeep.cli.options import output_options, repository_options
+
+if TYPE_CHECKING:
+    from jetkeep.expire import ExpireReport
+
+
+@click.command("expire")
+@repository_options
+@click.option("--keep-last", type=click.IntRange(0), default=0, metavar="N", help="The newest N.")
+@click.option("--keep-hourly", type=click.IntRange(0), default=0, metavar="N", help="The newest of each of N hours.")
+@click.option("--keep-daily", type=click.IntRange(0), default=0, metavar="N", help="The newest of each of N days.")
+@click.option("--keep-weekly", type=click.IntRange(0), default=0, metavar="N", help="The newest of each of N weeks.")
+@click.option("--keep-monthly", type=click.IntRange(0), default=0, metavar="N", help="The newest of each of N months.")
+@click.option("--keep-yearly", type=click.IntRange(0), default=0, metavar="N", help="The newest of each of N years.")
+@click.option("--keep-within", default="", metavar="DURATION", help="All younger than, for instance, 7d, 12h, 1y6m.")
+@click.option("--keep-tag", "keep_tags", multiple=True, metavar="TAG", help="All with this tag; may be repeated.")
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would go and why; change nothing.")
+@output_options
+def command(
+    repo: str | None,
+    keep_last: int,
+    keep_hourly: int,
+    keep_daily: int,
+    keep_weekly: int,
+    keep_monthly: int,
+    keep_yearly: int,
+    keep_within: str,
+    keep_tags: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Let go of backups that no rule keeps. Pins and the newest complete backup always stay.
+
+    Periods are those of UTC. What a running restore or backup needs stays until the next run.
+
+    \b
+    Examples:
+      jetkeep expire --keep-daily 7 --keep-weekly 4 --dry-run --repo /backups
+      jetkeep expire --keep-within 30d --keep-tag release --repo /backups
+    """
+    from jetkeep.cli.progress import progress
+    from jetkeep.cli.running import run
+    from jetkeep.cli.settings import open_repository
+    from jetkeep.expire import expire
+    from jetkeep.retention import Policy
+
+    policy = Policy(
+        keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, keep_within, tuple(keep_tags)
+    )
+
+    async def operation() -> ExpireReport:
+        repository = await open_repository(repo)
+        with progress(quiet) as emit:
+            return await expire(repository, policy, now_ns=time.time_ns, emit=emit, dry_run=dry_run)
+
+    report = run(operation())
+    _json(report) if as_json else _print(report)
+    return 0
+
+
+def _print(report: ExpireReport) -> None:
+    from jetkeep.cli.render import say, size, table
+
+    rows = []
+    for one in report.decisions:
+        label = one.candidate.label
+        action = "keep" if one.keep else "held" if label in report.held else "expire" if report.dry_run else "expired"
+        rows.append([action, label, one.candidate.source, ", ".join(one.reasons) or one.why_not])
+    if rows:
+        table(("", "backup", "source", "why"), rows)
+    gone = sum(not one.keep for one in report.decisions)
+    if report.dry_run:
+        say(f"dry run: {gone} of {len(report.decisions)} backups would go; nothing was changed")
+        return
+    say(
+        f"expired {len(report.expired)} of {len(report.decisions)} backups, "
+        f"deleted {report.deleted_objects} objects of {size(report.freed_bytes)}"
+    )
+    if report.kept_back:
+        say(report.kept_back)
+
+
+def _json(report: ExpireReport) -> None:
+    from jetkeep.cli.render import document
+
+    document(
+        "jetkeep.expire/1",
+        {
+            "dry_run": report.dry_run,
+            "backups": [
+                {
+                    "label": one.candidate.label,
+                    "source": one.candidate.source,
+                    "keep": one.keep,
+                    "reasons": one.reasons or [one.why_not],
+                }
+                for one in report.decisions
+            ],
+            "expired": report.expired,
+            "held": report.held,
+            "deleted_objects": report.deleted_objects,
+            "freed_bytes": report.freed_bytes,
+            "kept_back": report.kept_back,
+        },
+    )

@@ -1,0 +1,167 @@
+"""`jetkeep info`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jetkeep.cli.options import output_options, repository_options
+
+if TYPE_CHECKING:
+    from jetkeep.repository.documents import Backup, Manifest, Pin
+    from jetkeep.repository.repository import Damage, Repository
+
+
+@click.command("info")
+@click.argument("label", required=False)
+@repository_options
+@click.option("--stream", metavar="NAME", help="Only backups that have this stream.")
+@output_options
+def command(label: str | None, repo: str | None, stream: str | None, as_json: bool, quiet: bool) -> int:
+    """Show the repository's backups, or one of them with its streams, gaps and notes.
+
+    \b
+    Examples:
+      jetkeep info --repo /backups
+      jetkeep info 20261123-131500 --repo /backups
+      jetkeep info latest --repo /backups --json
+    """
+    from jetkeep.cli.running import run
+
+    status = run(_show(repo, label, stream, as_json))
+    del quiet
+    return status
+
+
+async def _show(repo: str | None, label: str | None, stream: str | None, as_json: bool) -> int:
+    from jetkeep.catalog import choose_streams, find_backup
+    from jetkeep.cli.settings import open_repository
+
+    repository = await open_repository(repo)
+    pins = await repository.pins()
+    if label is not None:
+        backup = await find_backup(repository, label)
+        chosen = await choose_streams(repository, backup, [stream] if stream else [])
+        manifests = {one.entry.name: one.manifest for one in chosen}
+        _one_json(backup, manifests, pins) if as_json else _one(backup, manifests, pins)
+        return 0
+    backups, damage = await repository.backups()
+    if stream:
+        backups = [one for one in backups if one.stream(stream)]
+    _all_json(repository, backups, damage, pins) if as_json else _all(repository, backups, damage, pins)
+    return 30 if damage else 0
+
+
+def _all(repository: Repository, backups: list[Backup], damage: list[Damage], pins: dict[str, Pin]) -> None:
+    from jetkeep.cli.render import age, say, size, table
+
+    say(f"repository {repository.id[:12]} at {repository.url} (format 1, not encrypted)")
+    if not backups:
+        say("no backup yet: `jetkeep backup`")
+    else:
+        rows = []
+        for backup in backups:
+            whole = [entry for entry in backup.streams if entry.status == "complete"]
+            marks = [*(["pinned"] if backup.label in pins else []), *backup.tags]
+            rows.append(
+                [
+                    backup.label,
+                    backup.source,
+                    backup.status,
+                    f"{len(whole)}/{len(backup.streams)}",
+                    f"{sum(entry.messages for entry in whole):,}",
+                    size(sum(entry.bytes for entry in whole)),
+                    size(sum(entry.stored_bytes for entry in whole)),
+                    str(sum(entry.gaps for entry in whole)),
+                    age(time.time() - _epoch(backup.started_at)),
+                    " ".join(marks),
+                ]
+            )
+        columns = ("backup", "source", "status", "streams", "messages", "bytes", "stored", "gaps", "age", "marks")
+        say()
+        table(columns, rows, columns[3:9])
+    for one in damage:
+        say(f"DAMAGED: {one.error.what}")
+
+
+def _one(backup: Backup, manifests: dict[str, Manifest], pins: dict[str, Pin]) -> None:
+    from jetkeep.cli.render import say, size, table
+
+    say(f"backup {backup.label} of {backup.source}: {backup.status}" + (", pinned" if backup.label in pins else ""))
+    say(f"taken {backup.started_at} to {backup.finished_at} from {backup.server.name} ({backup.server.version})")
+    say()
+    rows = []
+    for entry in backup.streams:
+        if entry.status == "complete":
+            numbers = [f"{entry.messages:,}", size(entry.bytes), size(entry.stored_bytes)]
+            ends = [str(entry.first_seq), str(entry.last_seq), str(entry.consumers), str(entry.gaps)]
+            rows.append([entry.name, *numbers, *ends])
+        else:
+            rows.append([entry.name, "failed", "", "", "", "", "", ""])
+    columns = ("stream", "messages", "bytes", "stored", "first", "last", "consumers", "gaps")
+    table(columns, rows, columns[1:])
+    for entry in backup.streams:
+        if entry.error:
+            say(f"{entry.name}: FAILED: {entry.error.what}  [{entry.error.code}]")
+        if manifest := manifests.get(entry.name):
+            for gap in manifest.gaps:
+                say(f"{entry.name}: GAP: {gap.reason}")
+            for note in manifest.notes:
+                say(f"{entry.name}: {note}")
+
+
+def _all_json(repository: Repository, backups: list[Backup], damage: list[Damage], pins: dict[str, Pin]) -> None:
+    from jetkeep.cli.render import document
+
+    document(
+        "jetkeep.info/1",
+        {
+            "repository": repository.id,
+            "url": repository.url,
+            "format": 1,
+            "encrypted": False,
+            "backups": [_summary(backup, pins) for backup in backups],
+            "damaged": [{"key": one.key, "error": one.error.to_dict()} for one in damage],
+        },
+    )
+
+
+def _one_json(backup: Backup, manifests: dict[str, Manifest], pins: dict[str, Pin]) -> None:
+    from jetkeep.cli.render import document
+    from jetkeep.repository.documents import as_dict
+
+    streams: list[dict[str, Any]] = []
+    for entry in backup.streams:
+        item = as_dict(entry)
+        if manifest := manifests.get(entry.name):
+            item |= {"method": manifest.method, "reason": manifest.reason, "notes": manifest.notes}
+            item["gap_reasons"] = [gap.reason for gap in manifest.gaps]
+        streams.append(item)
+    document("jetkeep.info-backup/1", {**_summary(backup, pins), "server": as_dict(backup.server), "streams": streams})
+
+
+def _summary(backup: Backup, pins: dict[str, Pin]) -> dict[str, Any]:
+    whole = [entry for entry in backup.streams if entry.status == "complete"]
+    return {
+        "label": backup.label,
+        "source": backup.source,
+        "status": backup.status,
+        "started_at": backup.started_at,
+        "finished_at": backup.finished_at,
+        "streams_complete": len(whole),
+        "streams_failed": len(backup.streams) - len(whole),
+        "messages": sum(entry.messages for entry in whole),
+        "bytes": sum(entry.bytes for entry in whole),
+        "stored_bytes": sum(entry.stored_bytes for entry in whole),
+        "gaps": sum(entry.gaps for entry in whole),
+        "tags": backup.tags,
+        "pinned": backup.label in pins,
+    }
+
+
+def _epoch(text: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
