@@ -9,11 +9,6 @@ from jetkeep.errors import BadDataError
 from jetkeep.interchange.directory import META_FILE, StreamDirectory
 from jetkeep.model import JsonDict
 
-#: Stands in where nothing tells when the stream was created.
-_EPOCH = "1970-01-01T00:00:00Z"
-#: Go's zero time: the server had no message to tell the time of.
-_ZERO_TIME = "0001-01-01T00:00:00Z"
-
 
 def check_claims(found: StreamDirectory, taken: Taken, stored: Assembled, *, accept_loss: bool) -> list[str]:
     """Compare counts and ranges of what was stored with backup.json and with the archive's own state.
@@ -80,23 +75,6 @@ def _messages(found: StreamDirectory, stored: Assembled, *, accept_loss: bool) -
             "`--accept-loss`",
         )
     return [f"{claimed - held} of the {claimed} messages that {META_FILE} claims are not in the backup; accepted"]
-
-
-def creation_time(state: JsonDict, created: str | None) -> tuple[str, ...]:
-    """When the stream was created, RFC 3339, and a note where that is not known.
-
-    Args:
-        state: the state in backup.json.
-        created: what the tar says; None where it says nothing, as archives do.
-    """
-    if created is not None:
-        return (created,)
-    # The same directory must give the same time whenever it is imported: the timeline's name depends on it.
-    for key in ("first_ts", "last_ts"):
-        told = state.get(key)
-        if isinstance(told, str) and told != _ZERO_TIME:
-            return told, "the archive does not tell when the stream was created: its oldest message's time stands in"
-    return _EPOCH, "the archive does not tell when the stream was created"
 
 
 def server_version(config: JsonDict) -> str:

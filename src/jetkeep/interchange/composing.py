@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from jetkeep.codecs.snapshot import Form
+from jetkeep.interchange.moments import ZERO_TIME, is_time, rfc3339
 from jetkeep.model import ConsumerRecord, JsonDict
 from jetkeep.repository.documents import Manifest
 
@@ -49,14 +49,13 @@ def compose_state(manifest: Manifest, stored_bytes: int) -> JsonDict:
             too much fails a restore that would fit.
     """
     given = manifest.state
-    times = {"first_ts": _time(manifest.first_ts_ns), "last_ts": _time(manifest.last_ts_ns)}
     return {
         "messages": manifest.messages,
         "bytes": stored_bytes,
         "first_seq": manifest.first_seq,
-        "first_ts": given.get("first_ts") or times["first_ts"],
+        "first_ts": _told(given.get("first_ts"), manifest.first_ts_ns),
         "last_seq": manifest.last_seq,
-        "last_ts": given.get("last_ts") or times["last_ts"],
+        "last_ts": _told(given.get("last_ts"), manifest.last_ts_ns),
         "consumer_count": len(manifest.consumers),
     }
 
@@ -92,8 +91,5 @@ def compose_consumers(manifest: Manifest) -> list[ConsumerRecord]:
     ]
 
 
-def _time(ns: int) -> str:
-    if not ns:
-        return "0001-01-01T00:00:00Z"
-    seconds, rest = divmod(ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+def _told(time: object, ns: int) -> str:
+    return str(time) if is_time(time) else rfc3339(ns) if ns else ZERO_TIME

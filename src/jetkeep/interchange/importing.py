@@ -15,10 +15,12 @@ from jetkeep import __version__
 from jetkeep.assembly.manifest import Place, Provenance, Reading, entry_of, manifest_of, timeline_for
 from jetkeep.assembly.segments import Assembled, Assembler
 from jetkeep.assembly.snapshot import FEED_BYTES, Taken, take_snapshot
+from jetkeep.codecs.batch import MessageBatch
 from jetkeep.codecs.snapshot import Form, SnapshotDecoder
 from jetkeep.errors import BadDataError, JetkeepError
-from jetkeep.interchange.claims import check_claims, creation_time, server_version
+from jetkeep.interchange.claims import check_claims, server_version
 from jetkeep.interchange.directory import StreamDirectory, read_directory, stream_directories
+from jetkeep.interchange.moments import EPOCH_TIME, is_time, rfc3339
 from jetkeep.model import Emit, StreamBegan, StreamEnded
 from jetkeep.repository.documents import Backup, Failure, Selection, ServerFacts, StreamEntry, Tool
 from jetkeep.repository.leases import lease
@@ -26,6 +28,7 @@ from jetkeep.repository.repository import Repository
 
 #: Bytes that are read at once to find the creation time.
 _HEAD_BYTES = 64 * 1024
+_UNTOLD = "the backup does not tell when the stream was created"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,8 @@ async def import_directory(
             repository=repository.id,
             label=label,
             source=options.source,
-            started_at=_rfc3339(started),
-            finished_at=_rfc3339(datetime.fromtimestamp(now_ns() / 1e9, UTC)),
+            started_at=_moment(started),
+            finished_at=_moment(datetime.fromtimestamp(now_ns() / 1e9, UTC)),
             status="partial" if failed else "complete",
             tool=Tool(name="jetkeep", version=__version__),
             server=ServerFacts(),
@@ -113,7 +116,7 @@ async def _import_stream(found: StreamDirectory, place: Place, accept_loss: bool
     began = time.monotonic()
     emit(StreamBegan(found.stream, "import", found.state.get("messages", 0), found.state.get("bytes", 0)))
     try:
-        created_at, *notes = creation_time(found.state, await asyncio.to_thread(_created, found))
+        created_at, *notes = await asyncio.to_thread(_creation, found)
         timeline = timeline_for(place, created_at, found.state.get("last_seq", 0))
         taken, stored = await _take(found, place, timeline, emit)
         notes += check_claims(found, taken, stored, accept_loss=accept_loss)
@@ -149,17 +152,32 @@ async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _created(found: StreamDirectory) -> str | None:
-    """The stream's creation time as a tar tells it in its first file; an archive does not."""
-    if found.form == "archive":
-        return None
+def _creation(found: StreamDirectory) -> list[str]:
+    """The stream's creation time, RFC 3339, and a note where that is not known: tars tell it, archives do not.
+
+    The same directory gives the same time whenever it is imported: the timeline's name depends on it.
+    """
     decoder = SnapshotDecoder(found.stream, found.state.get("last_seq", 0), form=found.form)
     with found.open_data() as file:
         while piece := file.read(_HEAD_BYTES):
-            next(decoder.feed(piece), None)  # whatever comes first, the configuration came before it
-            if decoder.created:
-                return decoder.created
-    return None
+            for event in decoder.feed(piece):
+                if isinstance(event, MessageBatch) and decoder.created is None:
+                    return [rfc3339(event.ts[0]), f"{_UNTOLD}: the time of its oldest message stands in"]
+            if decoder.created is not None:
+                return [_proven_time(found, decoder.created)]
+    last = found.state.get("last_ts")
+    return [last, f"{_UNTOLD}: the time of its last change stands in"] if is_time(last) else [EPOCH_TIME, _UNTOLD]
+
+
+def _proven_time(found: StreamDirectory, created: str) -> str:
+    if is_time(created):
+        return created
+    raise BadDataError(
+        f"{found.path / found.data_file} says that the stream was created at {created[:80]!r}",
+        code="import.created",
+        means="nothing was imported from it: no server writes this",
+        hint="look for another copy of this backup",
+    )
 
 
 def _entries(imported: dict[str, Imported], failed: dict[str, JetkeepError]) -> list[StreamEntry]:
@@ -183,5 +201,5 @@ def _twice(found: StreamDirectory) -> BadDataError:
     )
 
 
-def _rfc3339(moment: datetime) -> str:
+def _moment(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
