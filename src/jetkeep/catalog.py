@@ -164,9 +164,7 @@ async def live_batches(
         )
 
 
-async def _read_ahead(
-    repository: Repository, refs: Sequence[SegmentRef]
-) -> AsyncIterator[tuple[SegmentRef, bytes]]:
+async def _read_ahead(repository: Repository, refs: Sequence[SegmentRef]) -> AsyncIterator[tuple[SegmentRef, bytes]]:
     waiting: list[tuple[SegmentRef, asyncio.Task[bytes]]] = []
     rest = iter(refs)
     try:

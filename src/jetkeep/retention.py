@@ -60,7 +60,11 @@ class Decision:
     @property
     def why_not(self) -> str:
         """Why it goes."""
-        return "" if self.keep else ("no rule keeps it" if self.candidate.complete else "partial, and older than a complete one")
+        return (
+            ""
+            if self.keep
+            else ("no rule keeps it" if self.candidate.complete else "partial, and older than a complete one")
+        )
 
 
 _PERIODS: tuple[tuple[str, Callable[[datetime], str]], ...] = (

@@ -137,8 +137,8 @@ async def _manifest(
     for ref in manifest.segments:
         known = segments.setdefault(ref.key, _Segment(ref))
         if known.ref != ref:
-            wrong = BadDataError(f"{ref.key} is described in two ways", code="data.conflict")
-            report.findings.append(_finding(ref.key, wrong, [backup.label]))
+            conflict = BadDataError(f"{ref.key} is described in two ways", code="data.conflict")
+            report.findings.append(_finding(ref.key, conflict, [backup.label]))
         known.backups.append(backup.label)
 
 

@@ -55,17 +55,15 @@ def command(
     from jetkeep.cli.messages import JsonPrinter, MessagePrinter, RawPrinter, TextPrinter
     from jetkeep.cli.ranges import moment, sequence_range
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import repository_settings
+    from jetkeep.cli.settings import open_repository
     from jetkeep.errors import JetkeepError
     from jetkeep.repository.documents import Backup
-    from jetkeep.repository.repository import Repository
 
     if raw and as_json:
         raise click.UsageError("--raw and --json exclude each other")
     now_ns = time.time_ns()
     first, last = sequence_range(sequences)
     wanted = Wanted(first, last, moment(since, now_ns), moment(until, now_ns), subjects, last_per_subject)
-    place = repository_settings(repo)
 
     def printer(backup: Backup) -> MessagePrinter:
         if as_json:
@@ -73,7 +71,7 @@ def command(
         return RawPrinter(sys.stdout.buffer) if raw else TextPrinter(headers)
 
     async def operation() -> int:
-        repository = await Repository.open(place)
+        repository = await open_repository(repo)
         backup = await find_backup(repository, label, [escape(stream)], source)
         async with reading(repository, backup, now_ns=time.time_ns):
             manifest = (await choose_streams(repository, backup, [escape(stream)]))[0].manifest

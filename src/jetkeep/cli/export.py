@@ -46,14 +46,12 @@ def command(
     from jetkeep.catalog import choose_streams, find_backup, reading
     from jetkeep.cli.progress import progress
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import repository_settings
+    from jetkeep.cli.settings import open_repository
     from jetkeep.interchange.exporting import export_stream
-    from jetkeep.repository.repository import Repository
 
-    place = repository_settings(repo)
 
     async def operation() -> ExportReport:
-        repository = await Repository.open(place)
+        repository = await open_repository(repo)
         backup = await find_backup(repository, label, [escape(stream)], source)
         async with reading(repository, backup, now_ns=time.time_ns):
             manifest = (await choose_streams(repository, backup, [escape(stream)]))[0].manifest

@@ -45,15 +45,13 @@ def command(
     """
     from jetkeep.cli.progress import progress
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import repository_settings
+    from jetkeep.cli.settings import open_or_create_repository
     from jetkeep.interchange.importing import ImportOptions, import_directory
-    from jetkeep.repository.repository import Repository
 
-    place = repository_settings(repo)
     options = ImportOptions(source, label, tags, accept_loss)
 
     async def operation() -> ImportReport:
-        repository = await Repository.open_or_create(place, now_ns=time.time_ns)
+        repository = await open_or_create_repository(repo)
         with progress(quiet) as emit:
             return await import_directory(directory, repository, options, emit=emit, now_ns=time.time_ns)
 

@@ -331,7 +331,7 @@ def damaged(key: str, why: str) -> BadDataError:
     )
 
 
-def as_dict(document: Any) -> JsonDict:  # noqa: ANN401 - any of the structs above
+def as_dict(document: Any) -> JsonDict:
     """A document or part as plain JSON values."""
     value: JsonDict = msgspec.to_builtins(document)
     return value

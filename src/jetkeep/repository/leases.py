@@ -61,9 +61,7 @@ class Lease:
 
 
 @asynccontextmanager
-async def lease(
-    store: Store, purpose: str, *, now_ns: LeaseClock, labels: Sequence[str] = ()
-) -> AsyncIterator[Lease]:
+async def lease(store: Store, purpose: str, *, now_ns: LeaseClock, labels: Sequence[str] = ()) -> AsyncIterator[Lease]:
     """Hold a lease while the block runs; `labels` are the backups that it protects.
 
     Raises:

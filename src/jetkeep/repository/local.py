@@ -122,7 +122,9 @@ class LocalStore:
         safe = "finished backups are untouched; what this run wrote and did not commit does not count"
         if failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             hint = "make the directory writable" if verb != "read" else "make the file readable"
-            return AccessDeniedError(words, means=safe, hint=f"{hint} for user {os.geteuid()}, or choose another --repo")
+            return AccessDeniedError(
+                words, means=safe, hint=f"{hint} for user {os.geteuid()}, or choose another --repo"
+            )
         if failure.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(_nearest(self._root)).free
             return StoreFailedError(

@@ -151,9 +151,7 @@ class Repository:
         data = documents.encode_manifest(manifest)
         digest = hashlib.sha256(data).hexdigest()
         prefix = layout.timeline_prefix(manifest.source, manifest.stream, manifest.timeline)
-        key = await self._put(
-            data, digest, lambda copy: layout.manifest_key(prefix, manifest.label, digest, copy)
-        )
+        key = await self._put(data, digest, lambda copy: layout.manifest_key(prefix, manifest.label, digest, copy))
         return ManifestRef(key=key, sha256=digest, bytes=len(data))
 
     async def _put(self, data: bytes | memoryview, digest: str, key_of: Callable[[int], str]) -> str:
