@@ -18,10 +18,10 @@ _WHY = {
     "max_age": "older than max_age: they expire as soon as the stream is open",
     "max_msgs": "more than max_msgs: the oldest go as soon as the stream is open",
     "max_bytes": "more than max_bytes: the oldest go as soon as the stream is open",
-    "max_msgs_per_subject": "more than max_msgs_per_subject: the oldest of each subject go as soon as the stream is open",
+    "max_msgs_per_subject": "more than max_msgs_per_subject: the oldest of each subject go once the stream is open",
     "ttl": "their Nats-TTL has passed",
-    "max_payload": "larger than the target's max_payload, which its restore to memory storage refuses: they are left out",
-    "message_size": f"larger than {LARGEST_RECORD // 2**20} MiB, which no server reads back from file storage: they are left out",
+    "max_payload": "above the target's max_payload, which its restore to memory storage refuses: they are left out",
+    "message_size": f"above {LARGEST_RECORD // 2**20} MiB, which no server reads back from disk: they are left out",
 }
 
 
@@ -139,7 +139,7 @@ def differences(draft: Draft, forecast: Forecast, target: Target) -> list[Differ
         found.append(
             Difference(
                 "the deduplication window is empty",
-                f"a publisher that repeats a Nats-Msg-Id of its last {window / 1e9:g} s before the backup is not stopped",
+                f"a repeated Nats-Msg-Id of the last {window / 1e9:g} s before the backup is stored again",
             )
         )
     if draft.writer == "archive":

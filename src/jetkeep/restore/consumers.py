@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from jetkeep.model import ConsumerRecord, ConsumerState, JsonDict, Position
+from jetkeep.model import ConsumerRecord, ConsumerState, JsonDict
 from jetkeep.repository.documents import Manifest
 from jetkeep.restore.decisions import Difference, Loss, Writer
 from jetkeep.restore.fields import Version, fit_consumer
@@ -43,32 +43,20 @@ def adapt_all(
 
 
 def clamp(state: ConsumerState, first_seq: int, last_seq: int) -> tuple[ConsumerState, str]:
-    """A state that servers accept, and what was changed.
-
-    A floor below the stream's first sequence less one makes 2.15 ignore the whole state without a word; a delivery beyond the
-    last sequence would make the consumer miss what is published next.
-    """
-    low, high = max(first_seq - 1, 0), last_seq
-    floor, delivered = state.ack_floor.stream_seq, state.delivered.stream_seq
-    if low <= floor <= high and floor <= delivered <= high:
+    """A state that servers accept, and what was changed."""
+    moved = state.within(first_seq, last_seq)
+    if moved is state:
         return state, ""
-    new_floor = min(max(floor, low), high)
-    new_delivered = min(max(delivered, new_floor), high)
-    moved = ConsumerState(
-        Position(state.delivered.consumer_seq, new_delivered),
-        Position(state.ack_floor.consumer_seq, new_floor),
-        {seq: one for seq, one in state.pending.items() if new_floor < seq <= new_delivered},
-        {seq: count for seq, count in state.redelivered.items() if new_floor < seq <= new_delivered},
-    )
-    why = f"ack floor {floor} → {new_floor}, delivered {delivered} → {new_delivered}: the stream holds {first_seq} to {last_seq}"
-    return moved, why
+    floor, delivered = state.ack_floor.stream_seq, state.delivered.stream_seq
+    moves = f"ack floor {floor} → {moved.ack_floor.stream_seq}, delivered {delivered} → {moved.delivered.stream_seq}"
+    return moved, f"{moves}: the stream holds {first_seq} to {last_seq}"
 
 
 def compare(expected: ConsumerRecord, found: ConsumerRecord | None, writer: Writer) -> list[str]:
     """What differs between a consumer that was sent and the one that arrived; empty when nothing does.
 
-    The tar carries delivery times in whole seconds. `max_deliver` and `ack_wait` and their like get a server's defaults where
-    the configuration left them out, so only what was sent is compared.
+    The tar carries delivery times in whole seconds. Servers fill in defaults where the configuration says nothing, so
+    only what was sent is compared.
     """
     if found is None:
         return [f"consumer {expected.name} is missing"]

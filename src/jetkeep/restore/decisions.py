@@ -8,7 +8,7 @@ from typing import Any, Literal
 from jetkeep.errors import CannotRestoreError
 from jetkeep.model import ConsumerRecord, JsonDict
 from jetkeep.repository.documents import Manifest
-from jetkeep.restore.forecast import Forecast
+from jetkeep.restore.forecast import Forecast, Rules
 
 Writer = Literal["tar", "archive"]
 
@@ -17,8 +17,8 @@ Writer = Literal["tar", "archive"]
 class RestoreOptions:
     """How streams are to be restored.
 
-    `as_name` renames the one stream that is restored. `if_exists`: `fail` or `skip`. `replicas`, `storage`, `cluster` and
-    `tags` override the stored configuration. `accept_loss` allows what the plan names as lost.
+    `as_name` renames the one stream that is restored. `if_exists`: `fail` or `skip`. `replicas`, `storage`, `cluster`
+    and `tags` override the stored configuration. `accept_loss` allows what the plan names as lost.
     """
 
     as_name: str | None = None
@@ -74,7 +74,8 @@ class Refusal:
 class Step:
     """One stream of a plan.
 
-    `config` is what the stream will have once it is open; `consumers` what goes with it; `after` the streams of this
+    `config` is what the stream will have once it is open; `consumers` what goes with it; `rules`
+    what it enforces; `after` the streams of this
     plan that are opened before it; `leftover` says that an unfinished restore of this repository is removed first.
     """
 
@@ -86,6 +87,7 @@ class Step:
     config: JsonDict
     consumers: tuple[ConsumerRecord, ...]
     forecast: Forecast
+    rules: Rules
     after: tuple[str, ...] = ()
     leftover: bool = False
     differences: tuple[Difference, ...] = ()

@@ -105,9 +105,7 @@ _MEANS = {
     "priority_policy": "clients share the consumer without priorities",
     "priority_timeout": "clients share the consumer without priorities",
     "sourcing": "the consumer is an ordinary one",
-    "first_seq": (
-        "2.10 empties such a stream at its next restart; the messages keep their sequences without it, as the next one does"
-    ),
+    "first_seq": ("2.10 empties such a stream at its next restart; the sequences stay as they are without it"),
 }
 _UNSET: tuple[Any, ...] = (None, False, 0, "", [], {}, "none", "default")
 

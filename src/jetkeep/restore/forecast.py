@@ -174,14 +174,13 @@ class Scan:
             subject = _subject(batch, at) if self._by_subject else b""
             cause = self._front(batch, at, excess)
             self._seen += 1
-            if not cause and self._per_subject(subject):
-                if rules.late_per_subject:
-                    self._late += 1
-                else:
-                    cause = "max_msgs_per_subject"
+            surplus = not cause and self._per_subject(subject)
             if self._by_subject:
                 self._counts[subject] -= 1
+            if surplus and not rules.late_per_subject:
+                cause = "max_msgs_per_subject"
             aged = "" if cause else self._expired(batch.ts[at], headers)
+            self._late += surplus and rules.late_per_subject and not aged
             if cause or aged:
                 self._losses[cause or aged] = self._losses.get(cause or aged, 0) + 1
             if rules.markers and self._by_subject and not cause:
@@ -229,7 +228,7 @@ class Scan:
 
     def _front(self, batch: MessageBatch, at: int, excess: int) -> str:
         rules = self._rules
-        size = self._size(batch, at) if rules.max_bytes else 0
+        size = _size(rules, batch, at) if rules.max_bytes else 0
         if self._seen < excess:
             self._left -= size
             return "max_msgs"
@@ -249,25 +248,12 @@ class Scan:
             return "max_age"
         return ""
 
-    def _size(self, batch: MessageBatch, at: int) -> int:
-        headers = batch.header_offsets[at + 1] - batch.header_offsets[at]
-        body = batch.payload_offsets[at + 1] - batch.payload_offsets[at]
-        raw = batch.subject_offsets[at + 1] - batch.subject_offsets[at] + headers + body + 16
-        return int(raw if self._rules.memory else raw + (18 if headers else 14))
-
     def _note_sizes(self, batch: MessageBatch) -> None:
-        limit = self._rules.max_payload
-        record = 0 if self._rules.memory else LARGEST_RECORD
-        most = batch.raw_bytes
-        if (not limit or most <= limit) and (not record or most + 34 <= record):
-            return
-        for at in range(len(batch)):
-            headers = batch.header_offsets[at + 1] - batch.header_offsets[at]
-            body = batch.payload_offsets[at + 1] - batch.payload_offsets[at]
-            if limit and headers + body > limit:
-                self._oversize += 1
-            elif record and self._size(batch, at) > record:
-                self._huge += 1
+        large = len(too_large(self._rules, batch))
+        if self._rules.memory:
+            self._oversize += large
+        else:
+            self._huge += large
 
     def _note_headers(self, batch: MessageBatch) -> None:
         block = bytes(_span(batch.headers, batch.header_offsets))
@@ -280,6 +266,33 @@ class Scan:
             if self._rules.sources and (told := header(headers, _SOURCE)):
                 key, seq = origin_of(told)
                 self._origins[key] = max(seq, self._origins.get(key, 0))
+
+
+def too_large(rules: Rules, batch: MessageBatch) -> set[int]:
+    """Positions of the messages that the target's storage cannot take."""
+    limit = rules.max_payload if rules.memory else LARGEST_RECORD
+    if not limit or batch.raw_bytes + 18 <= limit:
+        return set()
+    fixed = 0 if rules.memory else 34
+    found = set()
+    for at in range(len(batch)):
+        headers, body = _lengths(batch, at)
+        subject = 0 if rules.memory else batch.subject_offsets[at + 1] - batch.subject_offsets[at]
+        if fixed + subject + headers + body > limit:
+            found.add(at)
+    return found
+
+
+def _lengths(batch: MessageBatch, at: int) -> tuple[int, int]:
+    headers = batch.header_offsets[at + 1] - batch.header_offsets[at]
+    return headers, batch.payload_offsets[at + 1] - batch.payload_offsets[at]
+
+
+def _size(rules: Rules, batch: MessageBatch, at: int) -> int:
+    """Bytes that a server counts for a message."""
+    headers, body = _lengths(batch, at)
+    raw = batch.subject_offsets[at + 1] - batch.subject_offsets[at] + headers + body + 16
+    return int(raw if rules.memory else raw + (18 if headers else 14))
 
 
 def header(headers: bytes, name: bytes) -> str:

@@ -104,6 +104,7 @@ def _step(
         config,
         one.consumers,
         forecast,
+        one.rules,
         after,
         leftover,
         tuple(checks.differences(one, forecast, target) + resumed + differences),
@@ -114,7 +115,7 @@ def _step(
 
 def _skipped(one: Draft, forecast: Forecast) -> Step:
     why = f"{one.name} exists at the target (--if-exists skip)"
-    return Step(one.manifest, one.name, "skip", one.writer, why, one.config, one.consumers, forecast)
+    return Step(one.manifest, one.name, "skip", one.writer, why, one.config, one.consumers, forecast, one.rules)
 
 
 def _too_many(steps: list[Step], target: Target) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The first half of a plan: which configuration a stream gets at the target, by which writer, and what to look at. Pure."""
+"""The first half of a plan: a stream's configuration at the target, its writer, what to look at. Pure."""
 
 from __future__ import annotations
 

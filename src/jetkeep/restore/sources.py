@@ -1,7 +1,7 @@
 """Where a restored stream goes on reading its sources. Pure.
 
-A server finds that in the `Nats-Stream-Source` header of the stream's newest messages. When none of an origin's messages
-is left (a work queue that was drained, limits), it would take everything again: then `opt_start_seq` says where.
+A server finds that in the `Nats-Stream-Source` header of the stream's newest messages. When none of an origin's
+messages is left (a drained work queue, limits), it would take everything again: then `opt_start_seq` says where.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def resume_sources(
 ) -> tuple[JsonDict, list[Difference]]:
     """The configuration with a start for every source that the messages do not tell; `ends`: stream → last sequence.
 
-    `last_seq` is the stream's own: one that never held a message starts as it would have. `ends` holds the origins of the
-    same backup, else those at the target.
+    `last_seq` is the stream's own: one that never held a message starts as it would have. `ends` holds the origins of
+    the same backup, else those at the target.
     """
     parts = config.get("sources") or []
     if not parts or not last_seq:

@@ -1,7 +1,8 @@
 """The configuration under which a stream is restored: it takes no publishes and drops nothing until it is opened.
 
-What no server lets an update change is there from the start (measured on 2.10.26 to 2.15.1): storage, retention to or from
-work queue, mirror, counters, persist mode, and, up to 2.11, max_consumers. Everything else comes with the update that opens it.
+What no server lets an update change is there from the start (measured on 2.10.26 to 2.15.1): storage, retention to
+or from work queue, mirror, counters, persist mode, and, up to 2.11, max_consumers. Everything else comes with the
+update that opens it.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ def closed_subject(name: str) -> str:
 
 
 def staged(config: JsonDict, claim: str, *, bounded: bool) -> JsonDict:
-    """The closed form of `config`. `bounded`: the account demands a limit of bytes, so the real one is there, with
-    discard `new`, which no restore heeds.
+    """The closed form of `config`.
+
+    `bounded`: the account demands a limit of bytes; the real one is there, with discard `new`, which no restore heeds.
     """
     stage: JsonDict = {key: config[key] for key in _FROM_THE_START if key in config}
     if not config.get("mirror"):
