@@ -35,7 +35,9 @@ def test_headers_are_printed_in_order_with_repeats() -> None:
 
 
 def test_terminal_escapes_in_stored_data_are_not_sent_to_the_terminal() -> None:
-    printed = text_of(Message(1, TS, b"s\x1b[2J", b"NATS/1.0\r\nx: \x1b]0;t\x07\r\n\r\n", b"a\x1b[31mb\r\nc"), headers=True)
+    printed = text_of(
+        Message(1, TS, b"s\x1b[2J", b"NATS/1.0\r\nx: \x1b]0;t\x07\r\n\r\n", b"a\x1b[31mb\r\nc"), headers=True
+    )
     assert "\x1b" not in printed
     assert "\x07" not in printed
     assert "\r" not in printed

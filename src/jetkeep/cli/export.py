@@ -49,7 +49,6 @@ def command(
     from jetkeep.cli.settings import open_repository
     from jetkeep.interchange.exporting import export_stream
 
-
     async def operation() -> ExportReport:
         repository = await open_repository(repo)
         backup = await find_backup(repository, label, [escape(stream)], source)

@@ -1,12 +1,12 @@
 """Make the directories beside this file with the official CLI, from real servers. They are committed; this renews them.
 
-    NATSCLI=~/go/bin/nats .venv/bin/python tests/golden/natscli/make.py
+NATSCLI=~/go/bin/nats .venv/bin/python tests/golden/natscli/make.py
 
-    account-<version>/   `nats backup account` of a server of each minor release
-    expected/            what these servers told themselves about every message and consumer, one by one through the API
-    edited-2.15/         `nats backup edit --subject 'orders.1'` of the newest one's ORDERS
-    captured-2.15/       `nats sub --stream ORDERS --direct --backup`
-    errors-2.10/         what a 2.10 server sends, and the official CLI calls a success, when it cannot read its own store
+account-<version>/   `nats backup account` of a server of each minor release
+expected/            what these servers told themselves about every message and consumer, one by one through the API
+edited-2.15/         `nats backup edit --subject 'orders.1'` of the newest one's ORDERS
+captured-2.15/       `nats sub --stream ORDERS --direct --backup`
+errors-2.10/         what a 2.10 server sends, and the official CLI calls a success, when it cannot read its own store
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ async def api(client: Client, subject: str, body: dict[str, Any] | None = None) 
 
 
 def natscli(server: Sandbox, *words: str) -> None:
-    done = subprocess.run([NATSCLI, "--no-context", "-s", server.url, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [NATSCLI, "--no-context", "-s", server.url, *words], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"nats {' '.join(words)}: {done.stdout}{done.stderr}")
 
@@ -123,9 +125,13 @@ async def account(version: str) -> None:
         natscli(server, "backup", "account", str(folder), "--force")
         if version == VERSIONS[-1]:
             source = str(folder / "ORDERS")
-            natscli(server, "backup", "edit", source, str(fresh("edited-2.15")), "--subject", "orders.1", "--no-progress")
+            natscli(
+                server, "backup", "edit", source, str(fresh("edited-2.15")), "--subject", "orders.1", "--no-progress"
+            )
             capture = str(fresh("captured-2.15"))
-            natscli(server, "sub", "--stream", "ORDERS", "--direct", "--all", "--backup", capture, "--quiet", "--wait", "1s")
+            natscli(
+                server, "sub", "--stream", "ORDERS", "--direct", "--all", "--backup", capture, "--quiet", "--wait", "1s"
+            )
         await client.close()
 
 
