@@ -175,11 +175,10 @@ def _open(directory: Path, name: str) -> BinaryIO:
             means="nothing was imported from it",
             hint="look at the permissions of the file and of its directory",
         ) from failure
-    file = os.fdopen(handle, "rb")
     if not stat.S_ISREG(os.fstat(handle).st_mode):
-        file.close()
+        os.close(handle)
         raise _not_plain(path, "not an ordinary file")
-    return file
+    return os.fdopen(handle, "rb")
 
 
 def _no_backup(directory: Path, why: str) -> UsageError:
