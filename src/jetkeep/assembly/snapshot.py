@@ -11,6 +11,7 @@ from jetkeep.codecs.batch import MessageBatch
 from jetkeep.codecs.sequences import SequenceSet
 from jetkeep.codecs.snapshot import SnapshotDecoder
 from jetkeep.codecs.snapshot_events import ConsumerEvent, DeletedEvent, SnapshotEvent, StateEvent
+from jetkeep.errors import BadDataError
 from jetkeep.model import ConsumerRecord, JsonDict
 
 #: Received bytes that are decoded in one go: enough to make a thread's hop cheap, small against the memory bound.
@@ -19,9 +20,9 @@ FEED_BYTES = 1024 * 1024
 
 @dataclass(slots=True)
 class Taken:
-    """What a snapshot held beside its rows; `state` is the archive's own, None in the tar form."""
+    """What a snapshot held beside its rows; `consumers` by name, `state` is the archive's own, None in the tar form."""
 
-    consumers: list[ConsumerRecord] = field(default_factory=list)
+    consumers: dict[str, ConsumerRecord] = field(default_factory=dict)
     dead: SequenceSet = field(default_factory=SequenceSet)
     state: JsonDict | None = None
 
@@ -52,8 +53,19 @@ async def _dispatch(events: Iterator[SnapshotEvent], taken: Taken, assembler: As
         if isinstance(event, MessageBatch):
             await assembler.add(event)
         elif isinstance(event, ConsumerEvent):
-            taken.consumers.append(event.record)
+            if event.record.name in taken.consumers:
+                raise _twice(event.record.name)
+            taken.consumers[event.record.name] = event.record
         elif isinstance(event, DeletedEvent):
             taken.dead |= event.sequences
         elif isinstance(event, StateEvent):
             taken.state = event.state
+
+
+def _twice(name: str) -> BadDataError:
+    return BadDataError(
+        f"the snapshot holds the consumer {name[:80]} twice",
+        code="data.snapshot-consumer",
+        means="no server writes this; nothing of this snapshot was used",
+        hint="take the snapshot again; for a stored one, look for another copy",
+    )

@@ -22,4 +22,4 @@ async def read_by_snapshot(js: JetStream, stream: str, assembler: Assembler) -> 
     async with js.snapshot(stream) as snapshot:
         decoder = SnapshotDecoder(stream, int(snapshot.state.get("last_seq", 0)))
         taken = await take_snapshot(snapshot, decoder, assembler)
-        return Reading(snapshot.config, snapshot.state, taken.consumers, taken.dead)
+        return Reading(snapshot.config, snapshot.state, list(taken.consumers.values()), taken.dead)

@@ -20,14 +20,16 @@ Form = Literal["archive", "tar"]
 class SnapshotDecoder:
     """S2 frames of either snapshot form in, events out. `close` must be called: it finds what is missing.
 
-    `form` is the form that is expected; None takes either, as a server may send what its version says.
+    `form` is the form that is expected; None takes either, as a server may send what its version says. `messages` is
+    how many live messages there must be, where that is known: see `TarDecoder`.
     """
 
-    def __init__(self, stream: str, last_seq: int, *, form: Form | None = None) -> None:
+    def __init__(self, stream: str, last_seq: int, *, form: Form | None = None, messages: int | None = None) -> None:
         self._s2 = S2Decoder()
         self._stream = stream
         self._last_seq = last_seq
         self._form = form
+        self._messages = messages
         self._inner: ArchiveDecoder | TarDecoder | None = None
         self._head = b""
 
@@ -69,4 +71,6 @@ class SnapshotDecoder:
                 hint="look for another copy of this backup; "
                 "stream.arc.s2 holds what servers from 2.15 send, stream.tar.s2 what those before send",
             )
-        return ArchiveDecoder() if form == "archive" else TarDecoder(self._stream, self._last_seq)
+        if form == "archive":
+            return ArchiveDecoder()
+        return TarDecoder(self._stream, self._last_seq, messages=self._messages)

@@ -123,7 +123,7 @@ async def _import_stream(found: StreamDirectory, place: Place, accept_loss: bool
     except JetkeepError as failure:
         emit(StreamEnded(found.stream, "import", failure.what))
         raise
-    reading = Reading(found.config, found.state, taken.consumers, notes=[*found.provenance, *notes])
+    reading = Reading(found.config, found.state, list(taken.consumers.values()), notes=[*found.provenance, *notes])
     provenance = Provenance(
         "import",
         f"the official CLI's {found.data_file}",
@@ -140,11 +140,16 @@ async def _import_stream(found: StreamDirectory, place: Place, accept_loss: bool
 
 
 async def _take(found: StreamDirectory, place: Place, timeline: str, emit: Emit) -> tuple[Taken, Assembled]:
-    decoder = SnapshotDecoder(found.stream, found.state.get("last_seq", 0), form=found.form)
+    decoder = _decoder(found)
     with found.open_data() as file:
         async with Assembler(place.repository, place.source, found.stream, timeline, emit, "import") as assembler:
             taken = await take_snapshot(_pieces(file), decoder, assembler)
             return taken, await assembler.finish(taken.dead)
+
+
+def _decoder(found: StreamDirectory) -> SnapshotDecoder:
+    last_seq, messages = found.state.get("last_seq", 0), found.state.get("messages", 0)
+    return SnapshotDecoder(found.stream, last_seq, form=found.form, messages=messages)
 
 
 async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
@@ -157,7 +162,7 @@ def _creation(found: StreamDirectory) -> list[str]:
 
     The same directory gives the same time whenever it is imported: the timeline's name depends on it.
     """
-    decoder = SnapshotDecoder(found.stream, found.state.get("last_seq", 0), form=found.form)
+    decoder = _decoder(found)
     with found.open_data() as file:
         while piece := file.read(_HEAD_BYTES):
             for event in decoder.feed(piece):

@@ -68,11 +68,12 @@ class Liveness:
             named = every & self._tombstones
         return SequenceSet.from_ranges(sorted(_runs([*self._dead, *unlisted, named])))
 
-    def dead_without_index(self) -> SequenceSet | None:
-        """The same for a snapshot without index.db, where it can be told: when no row is left to doubt."""
+    def dead_without_index(self, messages: int | None) -> SequenceSet | None:
+        """The same without index.db, where it can be told: no row is left to doubt, or exactly `messages` rows are."""
         self._listed = set(self._rows)
         dead = self.dead()
-        return dead if dead.count() == sum(rows.count() for rows in self._rows.values()) else None
+        left = sum(rows.count() for rows in self._rows.values()) - dead.count()
+        return dead if left in (0, messages) else None
 
     def _fold(self) -> None:
         self._tombstones |= SequenceSet.of(set(self._loose))

@@ -57,11 +57,17 @@ class TarDecoder:
     Rows rise strictly and none is above `last_seq`, the cut: servers send what came in while the snapshot ran, too.
     Holds at most one block and a consumer, and ranges of sequences. `feed` and `close` raise BadDataError at the
     first thing that is wrong; whatever was given before is then not to be used.
+
+    `messages` is how many live messages there are known to be: a tar without index.db that holds exactly so many
+    lacks none and holds none too many. Without that, such a tar is refused.
     """
 
-    def __init__(self, stream: str, last_seq: int) -> None:
+    def __init__(self, stream: str, last_seq: int, *, messages: int | None = None) -> None:
         self._stream = stream
         self._cut = last_seq
+        self._messages = messages
+        #: When the stream was created (RFC 3339), once its configuration was read.
+        self.created: str | None = None
         self._tar = TarReader()
         self._kind = ""
         self._name = ""  # the block's number or the consumer's name
@@ -73,6 +79,8 @@ class TarDecoder:
         self._meta = b""  # what the next sum is of
         self._consumer: ConsumerRecord | None = None
         self._consumers: set[str] = set()
+        #: When the stream was created (RFC 3339), once its configuration was read; None when it does not say.
+        self.created: str | None = None
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[SnapshotEvent]:
         """Take bytes of the tar in, in any pieces."""
@@ -93,7 +101,7 @@ class TarDecoder:
         if self._kind in ("", "meta", "consumer"):
             raise bad_tar(f"ends behind {self._kind or 'nothing'}: what belongs to it is missing")
         yield from self._give_consumer()
-        dead = self._live.dead() if self._has_index else self._live.dead_without_index()
+        dead = self._live.dead() if self._has_index else self._live.dead_without_index(self._messages)
         if dead is None:
             raise BadDataError(
                 f"the snapshot of {self._stream} came without its index.db",
@@ -167,6 +175,10 @@ class TarDecoder:
             self._consumer = _consumer_record(self._name, config)
         elif config.get("name") != self._stream:
             raise bad_tar(f"is of stream {config.get('name')!r}, not of {self._stream}")
+        else:
+            self.created = _created(config)
+        elif isinstance(config.get("Created"), str):
+            self.created = config["Created"]
 
     def _give_consumer(self) -> Iterator[ConsumerEvent]:
         if self._consumer:
@@ -193,7 +205,12 @@ def _recognise(member: str) -> tuple[str, str, int]:
 
 def _consumer_record(name: str, config: JsonDict) -> ConsumerRecord:
     """A consumer's meta.inf is its configuration, and `Created` and `Name` beside it."""
-    created = config.pop("Created", None)
+    created = _created(config)
     config.pop("Name", None)
-    never = not isinstance(created, str) or created.startswith("0001-01-01")
-    return ConsumerRecord(name, config, ConsumerState(), None if never else created)
+    return ConsumerRecord(name, config, ConsumerState(), created)
+
+
+def _created(config: JsonDict) -> str | None:
+    """Takes `Created` out; Go's zero time means that it is not known."""
+    created = config.pop("Created", None)
+    return created if isinstance(created, str) and not created.startswith("0001-01-01") else None
