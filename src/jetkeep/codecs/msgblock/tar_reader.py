@@ -66,8 +66,6 @@ class TarDecoder:
         self._stream = stream
         self._cut = last_seq
         self._messages = messages
-        #: When the stream was created (RFC 3339), once its configuration was read.
-        self.created: str | None = None
         self._tar = TarReader()
         self._kind = ""
         self._name = ""  # the block's number or the consumer's name
@@ -177,8 +175,6 @@ class TarDecoder:
             raise bad_tar(f"is of stream {config.get('name')!r}, not of {self._stream}")
         else:
             self.created = _created(config)
-        elif isinstance(config.get("Created"), str):
-            self.created = config["Created"]
 
     def _give_consumer(self) -> Iterator[ConsumerEvent]:
         if self._consumer:
