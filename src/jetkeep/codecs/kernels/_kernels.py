@@ -13,71 +13,15 @@ try:
 except ModuleNotFoundError:
     from jetkeep.codecs.kernels import _uncompiled as cython
 
+if cython.compiled:
+    from cython.cimports.libc.string import memcpy
+
 COMPILED = cython.compiled
 #: SHA-256 of this file with these 64 digits as zeros: tests find a binary that was compiled from another source.
 SOURCE_DIGEST = "0000000000000000000000000000000000000000000000000000000000000000"
 
 # What `archive_scan` and `archive_unpack` stopped at.
 CUT, FULL, SENTINEL, MALFORMED, TOO_LARGE, OUT_OF_ORDER, NO_SUBJECT = range(7)
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def load32(data: cython.pointer(cython.const[cython.uchar]), at: cython.Py_ssize_t) -> cython.ulonglong:
-    low: cython.uint = data[at] | data[at + 1] << 8 | data[at + 2] << 16
-    return low | cython.cast(cython.uint, data[at + 3]) << 24
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def load64(data: cython.pointer(cython.const[cython.uchar]), at: cython.Py_ssize_t) -> cython.ulonglong:
-    return load32(data, at) | load32(data, at + 4) << 32
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def store32(data: cython.p_uchar, at: cython.Py_ssize_t, value: cython.ulonglong) -> cython.void:
-    data[at] = value & 255
-    data[at + 1] = value >> 8 & 255
-    data[at + 2] = value >> 16 & 255
-    data[at + 3] = value >> 24 & 255
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def store64(data: cython.p_uchar, at: cython.Py_ssize_t, value: cython.ulonglong) -> cython.void:
-    data[at] = value & 255
-    data[at + 1] = value >> 8 & 255
-    data[at + 2] = value >> 16 & 255
-    data[at + 3] = value >> 24 & 255
-    data[at + 4] = value >> 32 & 255
-    data[at + 5] = value >> 40 & 255
-    data[at + 6] = value >> 48 & 255
-    data[at + 7] = value >> 56
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def copy16(
-    target: cython.p_uchar,
-    to: cython.Py_ssize_t,
-    source: cython.pointer(cython.const[cython.uchar]),
-    at: cython.Py_ssize_t,
-) -> cython.void:
-    low: cython.ulonglong = load64(source, at)
-    high: cython.ulonglong = load64(source, at + 8)
-    store64(target, to, low)
-    store64(target, to + 8, high)
 
 
 @cython.cfunc
@@ -91,29 +35,11 @@ def copy(
     at: cython.Py_ssize_t,
     size: cython.Py_ssize_t,
 ) -> cython.void:
-    """Copies exactly `size` bytes between buffers that do not overlap."""
-    if not cython.compiled:
-        target[to : to + size] = source[at : at + size]
-        return
-    i: cython.Py_ssize_t
-    low: cython.ulonglong
-    if size >= 16:
-        i = 0
-        while i + 16 <= size:
-            copy16(target, to + i, source, at + i)
-            i += 16
-        copy16(target, to + size - 16, source, at + size - 16)
-    elif size >= 8:
-        low = load64(source, at)
-        store64(target, to + size - 8, load64(source, at + size - 8))
-        store64(target, to, low)
-    elif size >= 4:
-        low = load32(source, at)
-        store32(target, to + size - 4, load32(source, at + size - 4))
-        store32(target, to, low)
+    """Copies `size` bytes between buffers that do not overlap."""
+    if cython.compiled:
+        memcpy(target + to, source + at, size)
     else:
-        for i in range(size):
-            target[to + i] = source[at + i]
+        target[to : to + size] = source[at : at + size]
 
 
 @cython.cfunc
@@ -129,14 +55,13 @@ def repeat(
         target[to : to + size] = (run * (size // back + 1))[:size]
         return
     i: cython.Py_ssize_t = 0
-    if back >= 16:
+    if back >= 16 and size >= 16:
         while i + 16 <= size:
-            copy16(target, to + i, target, to + i - back)
+            memcpy(target + to + i, target + to + i - back, 16)
             i += 16
-    elif back >= 8:
-        while i + 8 <= size:
-            store64(target, to + i, load64(target, to + i - back))
-            i += 8
+        # The last 16 bytes again, some of them with what they are already, instead of up to 15 one by one.
+        memcpy(target + to + size - 16, target + to + size - 16 - back, 16)
+        return
     while i < size:
         target[to + i] = target[to + i - back]
         i += 1
@@ -177,7 +102,7 @@ def s2_ops(
             if length > end - at or length > size - to:
                 return False
             if cython.compiled and length <= 16 and end - at >= 16 and size - to >= 16:
-                copy16(out, to, block, at)
+                memcpy(out + to, block + at, 16)
             else:
                 copy(out, to, block, at, length)
             at += length
@@ -211,12 +136,13 @@ def s2_ops(
             if end - at < 5:
                 return False
             length = (tag >> 2) + 1
-            offset = load32(block, at + 1)
+            offset = block[at + 1] | block[at + 2] << 8 | block[at + 3] << 16
+            offset |= cython.cast(cython.Py_ssize_t, block[at + 4]) << 24
             at += 5
         if offset <= 0 or offset > to or length > size - to:
             return False
         if cython.compiled and length <= 16 and offset >= 16 and size - to >= 16:
-            copy16(out, to, out, to - offset)
+            memcpy(out + to, out + to - offset, 16)
         else:
             repeat(out, to, offset, length)
         to += length
