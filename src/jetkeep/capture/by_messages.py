@@ -53,8 +53,8 @@ def derive_consumer(info: JsonDict, stream_config: JsonDict, present: SequenceSe
     """A consumer's state from what CONSUMER.INFO tells: positions exactly, pending deliveries by inference.
 
     On a work queue whatever lies between the ack floor and the last delivery and is still stored was delivered and
-    not acknowledged: acknowledged messages are gone. With one filter per message that is exact but for the
-    delivery times. Elsewhere the API does not tell which are pending, so the consumer goes back to its
+    not acknowledged: acknowledged messages are gone. When their number is that of the pending deliveries, that is
+    exact but for the delivery times. Elsewhere the API does not tell which are pending, so the consumer goes back to its
     ack floor and sees them all again: at least once, never lost.
     """
     config: JsonDict = info["config"]
@@ -62,9 +62,8 @@ def derive_consumer(info: JsonDict, stream_config: JsonDict, present: SequenceSe
     floor = Position(int(info["ack_floor"]["consumer_seq"]), int(info["ack_floor"]["stream_seq"]))
     state = ConsumerState(delivered, floor)
     if info.get("num_ack_pending") and config.get("ack_policy", "none") != "none":
-        filtered = config.get("filter_subject") or config.get("filter_subjects")
         held = present & SequenceSet.from_ranges([(floor.stream_seq + 1, delivered.stream_seq)])
-        if stream_config.get("retention") == "workqueue" and not filtered and len(held) == info["num_ack_pending"]:
+        if stream_config.get("retention") == "workqueue" and len(held) == info["num_ack_pending"]:
             first = delivered.consumer_seq - len(held) + 1
             sequences = [seq for low, high in held.ranges() for seq in range(low, high + 1)]
             pending = {seq: Pending(max(first + at, 1), 0) for at, seq in enumerate(sequences)}

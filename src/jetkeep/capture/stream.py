@@ -54,7 +54,7 @@ async def capture_stream(
         reading, stored = await _read(js, place, timeline, road, info, emit)
     reading.notes += await _account(js, name, info, reading, stored)
     reading.consumers, more = await _consumers(js, name, reading)
-    reading.notes += more
+    reading.notes += more if road.method == "snapshot" else []
     provenance = Provenance(road.method, road.reason, info["created"], captured_at, js.server_version)
     manifest = manifest_of(place, timeline, reading, stored, provenance)
     ref = await place.repository.put_manifest(manifest)

@@ -1,0 +1,224 @@
+"""`jetkeep restore`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jetkeep.cli.options import connection_options, output_options, repository_options
+
+if TYPE_CHECKING:
+    from jetkeep.restore.decisions import Plan, RestoreOptions, Step
+    from jetkeep.restore.report import RestoreReport
+
+
+@click.command("restore")
+@click.argument("streams", nargs=-1, metavar="[STREAM]...")
+@repository_options
+@click.option("--backup", "label", metavar="LABEL", help="The backup.  [default: the newest that has the streams]")
+@click.option("--source", metavar="NAME", help="Choose among the backups of this source.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out streams that match; may be repeated.")
+@click.option("--as", "as_name", metavar="NAME", help="Restore one stream under another name.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons; change nothing.")
+@click.option(
+    "--if-exists",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="When a stream of that name is there.",
+)
+@click.option("--accept-loss", is_flag=True, help="Restore although the plan names messages that the target will drop.")
+@click.option("--replicas", type=click.IntRange(1, 5), metavar="N", help="Another number of replicas.")
+@click.option("--storage", type=click.Choice(["file", "memory"]), help="Another storage.")
+@click.option("--placement-cluster", metavar="NAME", help="Place the streams in this cluster.")
+@click.option(
+    "--placement-tag", "tags", multiple=True, metavar="TAG", help="On servers with this tag; may be repeated."
+)
+@connection_options
+@output_options
+def command(
+    streams: tuple[str, ...],
+    repo: str | None,
+    label: str | None,
+    source: str | None,
+    exclude: tuple[str, ...],
+    as_name: str | None,
+    dry_run: bool,
+    if_exists: str,
+    accept_loss: bool,
+    replicas: int | None,
+    storage: str | None,
+    placement_cluster: str | None,
+    tags: tuple[str, ...],
+    connection: dict[str, Any],
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Put streams back exactly as they were captured: all of the newest backup, or those that are named.
+
+    Each stream is restored closed (its subjects are not open yet), compared message by message and consumer by
+    consumer, and only then opened. What the target would drop is counted first and refused without --accept-loss. A
+    failure leaves nothing that takes publishes.
+
+    \b
+    Examples:
+      jetkeep restore --dry-run --repo /backups
+      jetkeep restore ORDERS --repo /backups --context prod
+      jetkeep restore ORDERS --as ORDERS-yesterday --backup 20261122-020000 --repo /backups
+      jetkeep restore 'KV_*' --if-exists skip --replicas 3 --repo /backups
+    """
+    from jetkeep.cli.running import run
+    from jetkeep.restore.decisions import RestoreOptions
+
+    options = RestoreOptions(
+        as_name=as_name,
+        if_exists="skip" if if_exists == "skip" else "fail",
+        accept_loss=accept_loss,
+        replicas=replicas,
+        storage=None if storage is None else "memory" if storage == "memory" else "file",
+        cluster=placement_cluster,
+        tags=tags,
+    )
+    return run(_restore(streams, exclude, repo, label, source, options, connection, dry_run, as_json, quiet))
+
+
+async def _restore(
+    streams: tuple[str, ...],
+    exclude: tuple[str, ...],
+    repo: str | None,
+    label: str | None,
+    source: str | None,
+    options: RestoreOptions,
+    connection: dict[str, Any],
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    from jetkeep.catalog import choose_streams, find_backup
+    from jetkeep.cli.progress import progress
+    from jetkeep.cli.render import document
+    from jetkeep.cli.settings import open_repository, server_settings
+    from jetkeep.jetstream import connect
+    from jetkeep.restore.run import plan_restore, restore
+
+    settings = server_settings(connection)
+    repository = await open_repository(repo)
+    backup = await find_backup(repository, label, streams, source)
+    chosen = await choose_streams(repository, backup, streams, exclude)
+    manifests = [one.manifest for one in chosen]
+    async with connect(settings) as js:
+        with progress(quiet) as emit:
+            if dry_run:
+                plan, _ = await plan_restore(repository, js, manifests, options, now_ns=time.time_ns, emit=emit)
+                report = None
+            else:
+                report = await restore(repository, js, manifests, options, emit=emit)
+    if report is None:
+        if as_json:
+            document("jetkeep.plan/1", {"backup": backup.label, **plan.to_dict()})
+        else:
+            _print_plan(plan, backup.label)
+        return 40 if plan.refusals else 0
+    if as_json:
+        document("jetkeep.restore/1", {"backup": backup.label, **report.to_dict()})
+    else:
+        _print_report(report, backup.label)
+    return _status(report)
+
+
+def _status(report: RestoreReport) -> int:
+    """0 when everything is there, 3 when a part failed, else the status of what failed."""
+    if not report.failed:
+        return 0
+    error = report.failed[0].error
+    return error.exit_status if report.status == "failed" and error else 3
+
+
+def _print_plan(plan: Plan, label: str) -> None:
+    from jetkeep.cli.render import say
+
+    say(f"plan: backup {label} to a server {plan.target_version}; nothing was changed")
+    for at, step in enumerate(plan.steps, start=1):
+        say()
+        say(f"{at}. {_headline(step)}")
+        if step.action == "skip":
+            continue
+        _details(step)
+        for loss in step.losses:
+            mark = "accepted" if plan.accept_loss else "REFUSED"
+            say(f"   LOSS      {loss.count:,} {loss.unit}: {loss.why} ({mark})")
+        for one in step.refusals:
+            say(f"   REFUSED   {one.what}  [{one.code}]")
+            say(f"             {one.hint}")
+    for notice in plan.notices:
+        say()
+        say(f"note: {notice}")
+    if plan.refusals:
+        say()
+        say("this restore would be refused (exit status 40)")
+
+
+def _headline(step: Step) -> str:
+    from jetkeep.cli.render import size
+
+    name = step.manifest.stream + (f" as {step.name}" if step.name != step.manifest.stream else "")
+    if step.action == "skip":
+        return f"skip {name}: {step.reason}"
+    manifest = step.manifest
+    return (
+        f"restore {name}: {manifest.messages:,} messages ({manifest.first_seq} to {manifest.last_seq}), "
+        f"{size(step.stored_bytes)} to read, {len(step.consumers)} consumers"
+    )
+
+
+def _details(step: Step) -> None:
+    from jetkeep.cli.render import say
+
+    say(f"   written   as {step.writer}: {step.reason}")
+    if step.after:
+        say(f"   after     {', '.join(step.after)}")
+    if step.leftover:
+        say("   first     an unfinished restore of this repository is removed")
+    appended = step.forecast.markers + step.forecast.due
+    if appended:
+        say(f"   appended  {appended:,} messages by the server: delete markers, schedules that are due")
+    for one in step.differences:
+        say(f"   differs   {one.what}: {one.why}")
+
+
+def _print_report(report: RestoreReport, label: str) -> None:
+    from jetkeep.cli.render import say, seconds, table
+
+    rows = []
+    for one in report.streams:
+        manifest = one.step.manifest
+        phases = " ".join(f"{phase} {seconds(value)}" for phase, value in one.seconds.items())
+        messages = f"{manifest.messages - one.lost:,}" if one.status == "restored" else ""
+        rows.append([one.step.name, one.status, messages, str(len(one.step.consumers)), one.step.writer, phases])
+    if rows:
+        table(("stream", "status", "messages", "consumers", "written as", "time"), rows, ("messages", "consumers"))
+        say()
+    for one in report.streams:
+        if one.status == "restored":
+            for difference in one.step.differences:
+                say(f"{one.step.name}: differs: {difference.what}: {difference.why}")
+        if one.lost:
+            foreseen = "as foreseen" if one.as_foreseen else f"foreseen were {one.step.forecast.lost:,}"
+            say(f"{one.step.name}: LOST {one.lost:,} messages, {foreseen}")
+        for note in one.notes:
+            say(f"{one.step.name}: {note}")
+        if one.error:
+            say(f"{one.step.name}: FAILED: {one.error.what}  [{one.error.code}]")
+            if one.error.means:
+                say(f"  data: {one.error.means}")
+            if one.error.hint:
+                say(f"  do:   {one.error.hint}")
+    done = [one for one in report.streams if one.status == "restored"]
+    messages = sum(one.step.manifest.messages - one.lost for one in done)
+    kind = "" if report.status == "complete" else f", {report.status.upper()}"
+    say(
+        f"restored {len(done)} of {len(report.streams)} streams from backup {label}{kind}: {messages:,} messages, "
+        f"compared with what was captured, in {seconds(report.seconds)}"
+    )
