@@ -165,20 +165,20 @@ def _mirror(draft: Draft, target: Target) -> list[Difference]:
     return []
 
 
-def downstream(draft: Draft, existing: Mapping[str, Existing]) -> tuple[list[Difference], list[Loss]]:
+def downstream(draft: Draft, existing: Mapping[str, Existing]) -> list[Difference]:
     """What restoring this stream does to streams at the target that mirror or source it already."""
-    differences: list[Difference] = []
-    losses: list[Loss] = []
-    manifest = draft.manifest
+    found: list[Difference] = []
+    end = draft.manifest.last_seq
     for name, other in existing.items():
         if other.claim or name == draft.name:
             continue
         mirror = other.config.get("mirror") or {}
-        if mirror.get("name") == draft.name and not mirror.get("external") and other.last_seq > manifest.last_seq:
-            what = f"mirror {name} at the target stalls until sequence {other.last_seq} is passed"
-            differences.append(Difference(what, f"it is ahead of this backup, which ends at {manifest.last_seq}"))
-        for source in other.config.get("sources") or []:
-            if source.get("name") == draft.name and not source.get("external") and manifest.messages:
-                why = f"stream {name} at the target sources this one and may take all of its messages again"
-                losses.append(Loss("resourced", manifest.messages, "duplicates", why))
-    return differences, losses
+        if mirror.get("name") == draft.name and not mirror.get("external") and other.last_seq > end:
+            what = f"mirror {name} at the target is ahead and takes nothing until sequence {other.last_seq} is passed"
+            found.append(Difference(what, f"this backup ends at {end}; better delete the mirror and restore it, too"))
+        if any(one.get("name") == draft.name and not one.get("external") for one in other.config.get("sources") or []):
+            what = f"stream {name} at the target sources this one and goes on after the last sequence that it took"
+            found.append(
+                Difference(what, f"if that is above {end}, where this backup ends, it takes nothing until then")
+            )
+    return found

@@ -48,7 +48,7 @@ class Loss:
 
     cause: str
     count: int
-    unit: Literal["messages", "consumers", "subjects", "duplicates"]
+    unit: Literal["messages", "consumers", "subjects"]
     why: str
     when: Literal["open", "restart"] = "open"
 

@@ -69,7 +69,8 @@ def make_plan(
             continue
         others = existing | {key: other.config for key, other in planned.items() if key != name}
         steps.append(_step(one, forecast, others, after, target, options, known_ends, own_claims))
-    return Plan(target.version_text, now_ns, tuple(steps), options.accept_loss, _too_many(steps, target))
+    notices = _too_many(steps, target)
+    return Plan(target.version_text, now_ns, tuple(steps), options.accept_loss, notices)
 
 
 def _step(
@@ -94,7 +95,7 @@ def _step(
         why = f"another stream has {names}: no server takes both, so this one is opened without"
         losses.append(Loss("overlap", len(taken), "subjects", why))
         config = checks.without_subjects(config, taken)
-    differences, more = checks.downstream(one, target.streams)
+    followers = checks.downstream(one, target.streams)
     return Step(
         one.manifest,
         one.name,
@@ -107,8 +108,8 @@ def _step(
         one.rules,
         after,
         leftover,
-        tuple(checks.differences(one, forecast, target) + resumed + differences),
-        tuple(losses + more),
+        tuple(checks.differences(one, forecast, target) + resumed + followers),
+        tuple(losses),
         tuple(refusals),
     )
 
