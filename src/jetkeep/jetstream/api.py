@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nats.errors
+from nats.aio.msg import Msg
 
 from jetkeep.config import ConnectionSettings
-from jetkeep.errors import ApiError, JetkeepError, ServerError
-from jetkeep.jetstream.client import RawClient, status_of
-from jetkeep.jetstream.watch import Watch
+from jetkeep.errors import ApiError, ServerError
+from jetkeep.jetstream.client import RawClient
+from jetkeep.jetstream.watch import NOTICE_S, Watch
 from jetkeep.model import JsonDict, Message
+
+if TYPE_CHECKING:
+    from jetkeep.jetstream.restore import RestoreSender
+    from jetkeep.jetstream.snapshot import SnapshotReceiver
 
 STREAM_NOT_FOUND = 10059
 OFFLINE_CODES = (10118, 10194)
@@ -48,7 +54,9 @@ class JetStream:
         self.watch = watch
         self.settings = settings
         self.timeout_s = settings.timeout_s
-        self.prefix = settings.js_api_prefix or (f"$JS.{settings.js_domain}.API" if settings.js_domain else "$JS.API")
+        # As the official CLI: a domain wins over a prefix.
+        self.prefix = f"$JS.{settings.js_domain}.API" if settings.js_domain else settings.js_api_prefix or "$JS.API"
+        self.inboxes = f"{settings.inbox_prefix or '_INBOX'}.>"
 
     @property
     def server_version(self) -> str:
@@ -93,29 +101,52 @@ class JetStream:
         return answer
 
     async def ask(self, subject: str, payload: bytes, *, timeout_s: float | None = None) -> bytes:
-        """One request, one answer, as bytes; a refusal is noticed before the time is out."""
+        """One request, one answer, as bytes."""
+        return bytes((await self.exchange(subject, payload, timeout_s=timeout_s)).data)
+
+    async def exchange(self, subject: str, payload: bytes, *, timeout_s: float | None = None) -> Msg:
+        """One request, one answer, headers included; a refusal is noticed before the time is out."""
         limit = timeout_s or self.timeout_s
         lost = self.watch.disconnects
         asked = asyncio.ensure_future(self.client.request(subject, payload, timeout=limit))
-        while not asked.done():
-            heard = asyncio.ensure_future(self.watch.changed(lost))
-            await asyncio.wait({asked, heard}, return_when=asyncio.FIRST_COMPLETED)
-            heard.cancel()
-            if asked.done():
-                break
-            if (refused := self.watch.denied(subject)) or self.watch.disconnects != lost:
-                asked.cancel()
-                await asyncio.gather(asked, return_exceptions=True)
-                raise refused or self.disconnected()
-            await asyncio.sleep(0.05)
         try:
-            return bytes(asked.result().data)
+            while not asked.done():
+                await asyncio.wait({asked}, timeout=NOTICE_S)
+                if not asked.done() and (trouble := self.watch.trouble(lost, subject, self.inboxes)):
+                    raise trouble
+            return asked.result()
         except nats.errors.NoRespondersError:
             raise self.no_responders(subject) from None
         except (TimeoutError, nats.errors.TimeoutError):
-            raise self.watch.denied(subject) or _silent(subject, limit) from None
+            raise self.watch.trouble(lost, subject, self.inboxes) or _silent(subject, limit) from None
+        except nats.errors.MaxPayloadError:
+            raise _too_large(subject, len(payload), self.max_payload) from None
         except nats.errors.Error as failure:
-            raise self.watch.denied(subject) or self.disconnected(str(failure)) from None
+            raise self.watch.denied(subject, self.inboxes) or self.watch.disconnected(str(failure)) from None
+        finally:
+            asked.cancel()
+
+    async def may_publish(self, subject: str) -> ServerError | None:
+        """Try whether publishing to `subject` is permitted: None, or the refusal.
+
+        It does publish, an empty message without reply: only for subjects where nobody minds.
+        """
+        await self.client.publish(subject, b"")
+        return await self._refusal(subject)
+
+    async def may_subscribe(self, subject: str) -> ServerError | None:
+        """Try whether subscribing to `subject` is permitted: None, or the refusal."""
+        subscription = await self.client.subscribe(subject)
+        refusal = await self._refusal("", subject)
+        await subscription.unsubscribe()
+        return refusal
+
+    async def _refusal(self, subject: str, inbox: str = "") -> ServerError | None:
+        lost = self.watch.disconnects
+        # The server refuses in order: when it answers the ping, it has said what it has to say.
+        with suppress(nats.errors.Error):
+            await self.client.flush(max(1, round(self.timeout_s)))
+        return self.watch.trouble(lost, subject, inbox)
 
     def no_responders(self, subject: str) -> ServerError:
         """The error for a subject on which nobody listens."""
@@ -124,17 +155,6 @@ class JetStream:
             code="nats.no-jetstream",
             means="nothing was changed by this request",
             hint="JetStream may be off for this account, or the domain or API prefix is another (--js-domain)",
-        )
-
-    def disconnected(self, why: str = "") -> ServerError:
-        """The error for a connection that was lost."""
-        last = why or next((str(one) for one in reversed(self.watch.errors) if str(one)), "")
-        return ServerError(
-            "the connection to NATS was lost" + (f": {last}" if last else ""),
-            code="nats.disconnected",
-            means="what was not finished does not count; finished backups are untouched",
-            hint="look at the server, then run the command again",
-            retryable=True,
         )
 
     async def account_info(self) -> JsonDict:
@@ -223,13 +243,13 @@ class JetStream:
             if not consumers or offset >= int(page.get("total", 0)):
                 return list(found.values())
 
-    def snapshot(self, stream: str, **options: int) -> Any:
+    def snapshot(self, stream: str, **options: int) -> SnapshotReceiver:
         """Receive a stream's snapshot; an async context (jetkeep.jetstream.snapshot.SnapshotReceiver)."""
         from jetkeep.jetstream.snapshot import SnapshotReceiver  # noqa: PLC0415 - it needs this module
 
         return SnapshotReceiver(self, stream, **options)
 
-    def restore(self, stream: str, config: JsonDict, state: JsonDict) -> Any:
+    def restore(self, stream: str, config: JsonDict, state: JsonDict) -> RestoreSender:
         """Send a stream's snapshot; an async context (jetkeep.jetstream.restore.RestoreSender)."""
         from jetkeep.jetstream.restore import RestoreSender  # noqa: PLC0415 - it needs this module
 
@@ -242,7 +262,16 @@ class JetStream:
         return read(self, stream, first, last, config)
 
 
-def _silent(subject: str, limit: float) -> JetkeepError:
+def _too_large(subject: str, size: int, limit: int) -> ServerError:
+    return ServerError(
+        f"the request to {subject} has {size:,} bytes and the server takes {limit:,}",
+        code="nats.max-payload",
+        means="nothing was changed by this request",
+        hint="raise max_payload at the server",
+    )
+
+
+def _silent(subject: str, limit: float) -> ServerError:
     return ServerError(
         f"no answer on {subject} within {limit:g} s",
         code="nats.timeout",
@@ -250,6 +279,3 @@ def _silent(subject: str, limit: float) -> JetkeepError:
         hint="try again with a larger --timeout; a cluster without a leader answers like this too",
         retryable=True,
     )
-
-
-__all__ = ["JetStream", "StreamListing", "status_of"]

@@ -6,10 +6,11 @@ import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import nats.errors
+import nkeys
+from nats.aio.client import RawCredentials
 
 from jetkeep.config import ConnectionSettings
 from jetkeep.errors import ServerError, UsageError
@@ -24,7 +25,7 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[JetStream]:
 
     Raises:
         ServerError: nothing answers, the credentials are refused, TLS fails, or the account has no JetStream.
-        UsageError: a credentials or certificate file cannot be read.
+        UsageError: a certificate file cannot be used.
     """
     watch = Watch()
     client = RawClient()
@@ -33,8 +34,6 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[JetStream]:
         await client.connect(
             error_cb=watch.on_error,
             disconnected_cb=watch.on_disconnect,
-            reconnected_cb=watch.on_reconnect,
-            closed_cb=watch.on_closed,
             **options,
         )
     except (TimeoutError, nats.errors.Error, OSError, ssl.SSLError, ValueError) as failure:
@@ -76,26 +75,19 @@ def _options(settings: ConnectionSettings) -> dict[str, Any]:
 
 def _signatures(settings: ConnectionSettings) -> dict[str, Any]:
     """How the user proves who it is: a credentials file, an nkey, or a JWT with its seed."""
-    try:
-        if settings.creds is not None:
-            from nats.aio.client import RawCredentials  # noqa: PLC0415 - only who uses it needs nkeys
+    if settings.creds is not None:
+        return {"user_credentials": RawCredentials(settings.creds)}
+    if settings.nkey_seed is not None:
+        return {"nkeys_seed_str": settings.nkey_seed}
+    if settings.jwt is not None:
+        seed, jwt = settings.seed, settings.jwt
+        from_seed: Any = nkeys.from_seed
 
-            return {"user_credentials": RawCredentials(settings.creds)}
-        if settings.nkey_seed is not None:
-            return {"nkeys_seed_str": settings.nkey_seed.strip()}
-        if settings.jwt is not None:
-            import nkeys  # noqa: PLC0415 - as above
+        def sign(nonce: str) -> bytes:
+            # A bearer's JWT comes without a seed, and is not signed.
+            return base64.b64encode(from_seed(bytearray(seed.encode())).sign(nonce.encode())) if seed else b""
 
-            seed, jwt = (settings.seed or "").strip(), settings.jwt.strip()
-
-            def sign(nonce: str) -> bytes:
-                import base64  # noqa: PLC0415 - as above
-
-                return base64.b64encode(nkeys.from_seed(bytearray(seed.encode())).sign(nonce.encode()))
-
-            return {"user_jwt_cb": lambda: bytearray(jwt.encode()), "signature_cb": sign}
-    except OSError as failure:
-        raise UsageError(f"cannot read credentials: {failure}", code="usage.credentials") from None
+        return {"user_jwt_cb": lambda: bytearray(jwt.encode()), "signature_cb": sign}
     return {}
 
 
@@ -104,7 +96,7 @@ def _tls(settings: ConnectionSettings) -> ssl.SSLContext | None:
     if not wanted and not any(url.startswith("tls://") for url in settings.servers):
         return None
     try:
-        context = ssl.create_default_context(cafile=str(Path(settings.tls_ca)) if settings.tls_ca else None)
+        context = ssl.create_default_context(cafile=settings.tls_ca or None)
         if settings.tls_cert:
             context.load_cert_chain(settings.tls_cert, settings.tls_key or None)
     except (OSError, ssl.SSLError) as failure:
@@ -118,7 +110,7 @@ _AUTH = re.compile(r"authoriz|authentic|nkey|jwt|credential|account", re.IGNOREC
 
 
 def _explain(settings: ConnectionSettings, watch: Watch, failure: BaseException) -> ServerError:
-    where = ", ".join(_bare(url) for url in settings.servers)
+    where = settings.where
     said = [*watch.errors, failure]
     words = next((str(one) for one in said if _AUTH.search(str(one))), "")
     if words:
@@ -144,8 +136,3 @@ def _explain(settings: ConnectionSettings, watch: Watch, failure: BaseException)
         hint="is the server up, and the URL right? --server, NATS_URL or a context say which one is used",
         retryable=True,
     )
-
-
-def _bare(url: str) -> str:
-    """A URL without its user and password."""
-    return re.sub(r"//[^@/]*@", "//", url)

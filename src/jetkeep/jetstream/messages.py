@@ -1,6 +1,7 @@
 """Read stored messages one by one or in batches, without a consumer.
 
-With `allow_direct` on 2.11 and later, batched DIRECT.GET; else STREAM.MSG.GET, many at a time.
+With `allow_direct` on 2.11 and later by batched DIRECT.GET; else, and for what a replica that lags did not give, by
+STREAM.MSG.GET, which the leader answers, many at a time.
 """
 
 from __future__ import annotations
@@ -16,37 +17,52 @@ from typing import Any
 from jetkeep.errors import ApiError, ServerError
 from jetkeep.jetstream.api import JetStream
 from jetkeep.jetstream.client import status_of
+from jetkeep.jetstream.watch import NOTICE_S
 from jetkeep.model import JsonDict, Message
 
 BATCH, BATCH_BYTES = 1000, 8 * 1024 * 1024
-GETS_AT_ONCE = 64
+GETS_AT_ONCE, GETS_BYTES = 64, 64 * 1024 * 1024
 NO_MESSAGE = 10037
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
-#: What the server appends to a stored message's header in a batch (server: getDirectRequest). Anchored at the end: the stored
-#: header may have lines of the same names before it.
+#: What the server appends to a stored message's header when it answers a direct get (server: getDirectRequest).
+#: Anchored at the end: the stored header may have lines of the same names before it.
 _ENVELOPE = re.compile(
-    rb"Nats-Stream: [^\r\n]*\r\nNats-Subject: ([^\r\n]*)\r\nNats-Sequence: (\d+)\r\nNats-Time-Stamp: ([^\r\n]*)\r\n"
+    rb"Nats-Stream: ([^\r\n]*)\r\nNats-Subject: ([^\r\n]*)\r\nNats-Sequence: (\d+)\r\nNats-Time-Stamp: ([^\r\n]*)\r\n"
     rb"(?:Nats-Num-Pending: \d+\r\n)?(?:Nats-Last-Sequence: \d+\r\n)?\r\n\Z"
 )
 _BARE = b"NATS/1.0\r\n"
 
 
+class _OtherStreamError(Exception):
+    """A mirror with mirror_direct answered in its origin's place: what it holds is not what the origin holds."""
+
+
 async def read(js: JetStream, stream: str, first: int, last: int, config: JsonDict) -> AsyncIterator[Message]:
     """All stored messages from sequence `first` to `last`, rising; deleted ones are stepped over.
+
+    Header blocks are as stored, with one exception: a block without any line comes back as no header.
 
     Raises:
         ServerError: the server does not answer, or gives a subject that its API cannot carry.
     """
     release = tuple(int(part) for part in js.server_version.split("-")[0].split(".")[:2])
-    if config.get("allow_direct") and release >= (2, 11):
-        async for message in _batches(js, stream, first, last):
-            yield message
-    else:
-        async for message in _gets(js, stream, first, last):
-            yield message
+    direct = bool(config.get("allow_direct"))
+    at = first
+    if direct and release >= (2, 11):
+        try:
+            async for message in _batches(js, stream, first, last):
+                at = message.seq + 1
+                yield message
+            if int(config.get("num_replicas") or 1) == 1:
+                return
+        except _OtherStreamError:
+            pass
+    async for message in _gets(js, stream, at, last, direct):
+        yield message
 
 
 async def _batches(js: JetStream, stream: str, first: int, last: int) -> AsyncIterator[Message]:
+    """Ends with `last`, or earlier when whoever answers has nothing more."""
     queue: asyncio.Queue[Any] = asyncio.Queue()
     inbox = js.client.new_inbox()
     subscription = await js.client.subscribe(inbox, cb=queue.put, pending_msgs_limit=0, pending_bytes_limit=0)
@@ -54,47 +70,67 @@ async def _batches(js: JetStream, stream: str, first: int, last: int) -> AsyncIt
     try:
         at = first
         while at <= last:
+            asked_from = at
             request = {"seq": at, "batch": min(BATCH, last - at + 1), "max_bytes": BATCH_BYTES}
             await js.client.publish(subject, json.dumps(request).encode(), reply=inbox)
-            got = False
-            while True:
-                try:
-                    raw = await asyncio.wait_for(queue.get(), js.timeout_s)
-                except TimeoutError:
-                    raise js.watch.denied(subject) or _stalled(stream, at) from None
-                status, words = status_of(raw)
-                if status == "503":
-                    raise js.no_responders(subject)
-                if status == "404":
-                    return
-                if status == "204":
-                    break
-                if status:
-                    raise ServerError(f"reading {stream} at {at}: {status} {words}", code="nats.direct-get")
+            while raw := await _next(js, queue, subject, inbox, stream):
                 message = _direct(raw, stream)
-                got = True
                 at = message.seq + 1
-                if message.seq <= last:
-                    yield message
-            if not got:
+                if message.seq > last:
+                    return
+                yield message
+            if at == asked_from:
                 return
     finally:
         if not js.client.is_closed:
             await asyncio.gather(subscription.unsubscribe(), return_exceptions=True)
 
 
+async def _next(js: JetStream, queue: asyncio.Queue[Any], subject: str, inbox: str, stream: str) -> Any:
+    """The next message of a batch, None at its end."""
+    deadline = asyncio.get_running_loop().time() + js.timeout_s
+    lost = js.watch.disconnects
+    while queue.empty():
+        # Short waits: a refusal and a lost connection are noticed long before the time is out.
+        try:
+            async with asyncio.timeout(NOTICE_S):
+                raw = await queue.get()
+                break
+        except TimeoutError:
+            if trouble := js.watch.trouble(lost, subject, inbox):
+                raise trouble from None
+            if asyncio.get_running_loop().time() > deadline:
+                raise _stalled(stream) from None
+    else:
+        raw = queue.get_nowait()
+    status, words = status_of(raw)
+    # A stored message can have a status line of its own: only what has no envelope is the server's word.
+    if not status or _ENVELOPE.search(raw.headers.raw):
+        return raw
+    if status == "503":
+        raise js.no_responders(subject)
+    if status in ("204", "404"):
+        return None
+    raise ServerError(f"reading {stream} message by message: {status} {words}", code="nats.direct-get")
+
+
 def _direct(raw: Any, stream: str) -> Message:
-    block = raw.headers.raw if raw.headers else b""
+    block = raw.headers.raw if raw.headers is not None else b""
     found = _ENVELOPE.search(block)
     if not found:
         raise ServerError(f"an answer for {stream} has no envelope", code="nats.protocol")
+    if found[1] != stream.encode():
+        raise _OtherStreamError
     headers = block[: found.start()]
     headers = b"" if headers == _BARE else headers + b"\r\n"
-    return Message(int(found[2]), time_ns(found[3].decode()), found[1], headers, raw.data)
+    return Message(int(found[3]), time_ns(found[4].decode()), found[2], headers, raw.data)
 
 
-async def _gets(js: JetStream, stream: str, first: int, last: int) -> AsyncIterator[Message]:
-    """Ask for the next message at or after each of many sequences at once: gaps make several answers the same."""
+async def _gets(js: JetStream, stream: str, first: int, last: int, direct: bool) -> AsyncIterator[Message]:
+    """Ask for the next message at or after each of many sequences at once.
+
+    Gaps make several answers the same and large messages fill memory: so few at first, more while that goes well.
+    """
 
     async def one(seq: int) -> Message | None:
         try:
@@ -103,31 +139,39 @@ async def _gets(js: JetStream, stream: str, first: int, last: int) -> AsyncItera
             if error.err_code == NO_MESSAGE:
                 return None
             raise
-        return _stored(answer["message"], stream)
+        return await _stored(js, answer["message"], stream, direct)
 
-    at = first
+    at, window = first, 1
+    # Where messages of 64 MiB are allowed, the next one can be that large whatever the last ones were.
+    most = max(4, min(GETS_AT_ONCE, GETS_BYTES // js.max_payload))
     while at <= last:
-        asked = range(at, min(at + GETS_AT_ONCE, last + 1))
+        asked = range(at, min(at + window, last + 1))
         found = await asyncio.gather(*(one(seq) for seq in asked))
         messages = {message.seq: message for message in found if message is not None}
-        if not messages:
-            return
         for seq in sorted(messages):
             if seq <= last:
                 yield messages[seq]
+        if None in found:
+            return
         at = max(messages) + 1
+        window = min(most, len(messages) * 2)
 
 
-def _stored(message: JsonDict, stream: str) -> Message:
+async def _stored(js: JetStream, message: JsonDict, stream: str, direct: bool) -> Message:
     subject = str(message["subject"])
     seq = int(message["seq"])
     if "�" in subject:
-        raise ServerError(
-            f"message {seq} of {stream} has a subject that is not UTF-8, which this API cannot carry",
-            code="nats.subject",
-            means="this stream was not backed up in this run",
-            hint="allow direct gets on the stream (`nats stream edit --allow-direct`), or use a newer server",
-        )
+        if not direct:
+            raise ServerError(
+                f"message {seq} of {stream} has a subject that is not UTF-8, which this API cannot carry",
+                code="nats.subject",
+                means="this stream was not backed up in this run",
+                hint="allow direct gets on the stream (`nats stream edit --allow-direct`), or use a newer server",
+            )
+        try:
+            return _direct(await js.exchange(f"{js.prefix}.DIRECT.GET.{stream}", b'{"seq":%d}' % seq), stream)
+        except _OtherStreamError:
+            raise _stalled(stream) from None
     headers = base64.b64decode(message.get("hdrs") or "")
     return Message(
         seq, time_ns(message["time"]), subject.encode(), headers, base64.b64decode(message.get("data") or "")
@@ -143,11 +187,11 @@ def time_ns(text: str) -> int:
     return round(whole.timestamp()) * 10**9 + int((found[2] or "").ljust(9, "0"))
 
 
-def _stalled(stream: str, at: int) -> ServerError:
+def _stalled(stream: str) -> ServerError:
     return ServerError(
-        f"the server stopped answering while {stream} was read, at sequence {at}",
+        f"the server stopped answering while {stream} was read message by message",
         code="nats.timeout",
-        means="nothing of this stream was stored in this run",
+        means="nothing of this stream was stored in this run; earlier backups of it are untouched",
         hint="look at the server, then run the backup again",
         retryable=True,
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from types import TracebackType
 from typing import Any, Self
 
 from jetkeep.errors import ApiError, ServerError
 from jetkeep.jetstream.api import JetStream
 from jetkeep.jetstream.client import status_of
+from jetkeep.jetstream.watch import NOTICE_S
 from jetkeep.model import JsonDict
 
 CHUNK_BYTES = 512 * 1024
@@ -36,11 +38,12 @@ class RestoreSender:
         self._js, self._stream = js, stream
         self._body = {"config": config, "state": state}
         self._subject = ""
-        self._room = asyncio.Semaphore(CHUNKS_IN_FLIGHT)
+        self._progress = asyncio.Event()
         self._failure: ServerError | None = None
         self._subscription: Any = None
         self._inbox = ""
         self._sent = self._acked = 0
+        self._last_ack = 0.0
         self._lost = js.watch.disconnects
         self.accepted = False
         self.bytes_sent = 0
@@ -60,11 +63,14 @@ class RestoreSender:
             await asyncio.gather(self._subscription.unsubscribe(), return_exceptions=True)
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Send the next bytes; returns when they are on their way and fewer than CHUNKS_IN_FLIGHT chunks wait."""
+        """Send the next bytes; returns when they are on their way and fewer than CHUNKS_IN_FLIGHT chunks wait.
+
+        Between two calls no more than 5 s may pass: the server drops a restore that nobody feeds.
+        """
         view = memoryview(data)
         size = min(CHUNK_BYTES, self._js.max_payload - 1024)
         for at in range(0, len(view), size):
-            await self._take_room()
+            await self._until_waiting(CHUNKS_IN_FLIGHT - 1)
             chunk = bytes(view[at : at + size])
             self._sent += 1
             self.bytes_sent += len(chunk)
@@ -72,30 +78,37 @@ class RestoreSender:
 
     async def finish(self) -> JsonDict:
         """Say that this was all; returns the info of the restored stream once the server has it."""
-        while self._acked < self._sent:
-            await self._take_room()
-            self._room.release()
-            await asyncio.sleep(0.002)
+        await self._until_waiting(0)
         limit = FINISH_S + self.bytes_sent / FINISH_BYTES_S
-        answer: JsonDict = json.loads(await self._js.ask(self._subject, b"", timeout_s=limit))
+        try:
+            answer: JsonDict = json.loads(await self._js.ask(self._subject, b"", timeout_s=limit))
+        except ServerError as failure:
+            if failure.code == "nats.no-jetstream":
+                raise self._gone("the server does not listen any more") from None
+            raise
         if error := answer.get("error"):
             raise self._refused(error)
         return answer
 
-    async def _take_room(self) -> None:
-        try:
-            async with asyncio.timeout(ACK_S):
-                await self._room.acquire()
-        except TimeoutError:
-            denied = self._js.watch.denied(self._subject) if self._subject else None
-            raise denied or self._gone(f"no acknowledgement came for {ACK_S:g} s") from None
-        if self._failure:
+    async def _until_waiting(self, most: int) -> None:
+        """Return when at most that many chunks are not acknowledged."""
+        began = time.monotonic()
+        while self._failure is None and self._sent - self._acked > most:
+            self._progress.clear()
+            try:
+                async with asyncio.timeout(NOTICE_S):
+                    await self._progress.wait()
+            except TimeoutError:
+                if trouble := self._js.watch.trouble(self._lost, self._subject, self._inbox):
+                    raise trouble from None
+                if time.monotonic() - max(began, self._last_ack) > ACK_S:
+                    raise self._gone(f"no acknowledgement came for {ACK_S:g} s") from None
+        if self._failure is not None:
             raise self._failure
-        if self._js.watch.disconnects != self._lost:
-            raise self._js.disconnected()
 
     async def _acknowledged(self, message: Any) -> None:
         self._acked += 1
+        self._last_ack = time.monotonic()
         status, words = status_of(message)
         if status:
             self._failure = self._gone(
@@ -104,7 +117,7 @@ class RestoreSender:
         elif message.data:
             error = json.loads(message.data).get("error") or {"description": message.data.decode(errors="replace")}
             self._failure = self._refused(error)
-        self._room.release()
+        self._progress.set()
 
     def _refused(self, error: JsonDict) -> ApiError:
         return ApiError(

@@ -11,6 +11,7 @@ from typing import Any, Self
 from jetkeep.errors import ServerError
 from jetkeep.jetstream.api import JetStream
 from jetkeep.jetstream.client import status_of
+from jetkeep.jetstream.watch import NOTICE_S
 from jetkeep.model import JsonDict
 
 CHUNK_BYTES = 512 * 1024
@@ -47,6 +48,7 @@ class SnapshotReceiver:
         self._keeper: asyncio.Task[None] | None = None
         self._subscription: Any = None
         self._lost = js.watch.disconnects
+        self._ack_subject = f"$JS.SNAPSHOT.ACK.{stream}.>"
         self.config: JsonDict = {}
         self.state: JsonDict = {}
 
@@ -123,7 +125,7 @@ class SnapshotReceiver:
         )
 
     def _fail(self, what: str, hint: str) -> None:
-        self._failure = self._js.watch.denied("$JS.SNAPSHOT.ACK.>") or ServerError(
+        self._failure = self._js.watch.denied(self._ack_subject) or ServerError(
             what,
             code="nats.snapshot",
             means="nothing of this stream was stored in this run; earlier backups of it are untouched",
@@ -139,13 +141,10 @@ class SnapshotReceiver:
     async def _keep(self) -> None:
         """Keep the server's flow alive while the reader is slow; notice when the server is gone."""
         while not self._ended and not self._failure:
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(NOTICE_S)
             now = time.monotonic()
-            if self._js.watch.disconnects != self._lost or self._js.client.is_closed:
-                self._failure = self._js.disconnected()
-                self._arrived.set()
-            elif denied := self._js.watch.denied(f"$JS.SNAPSHOT.ACK.{self._stream}"):
-                self._failure = denied
+            if trouble := self._js.watch.trouble(self._lost, self._ack_subject):
+                self._failure = trouble
                 self._arrived.set()
             elif self._acks and now - self._last_ack > KEEP_ALIVE_S and self._buffered < OVERRUN_BYTES:
                 await self._acknowledge()
