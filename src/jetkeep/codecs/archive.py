@@ -123,7 +123,15 @@ class ArchiveDecoder:
     def _messages(self, data: memoryview, at: int) -> tuple[MessageBatch | None, int]:
         """A batch, and where the next entry begins; asks for more bytes when the next entry is not complete."""
         end = _kernels.archive_scan(
-            data, at, self._last_seq, self._batch_rows, self._batch_bytes, MAX_SUBJECT, MAX_BODY, self._head, self._found
+            data,
+            at,
+            self._last_seq,
+            self._batch_rows,
+            self._batch_bytes,
+            MAX_SUBJECT,
+            MAX_BODY,
+            self._head,
+            self._found,
         )
         status, rows, subjects, headers, payloads, last_seq = self._found
         if status in _WRONG:
@@ -166,18 +174,17 @@ class ArchiveEncoder:
             consumers: with states that a server does not ignore: no floor below the first sequence - 1.
         """
         records = list(consumers)
-        out = [MAGIC, _entry(b"state.json", {**state, "consumer_count": len(records)})]
+        entries = [_entry(b"state.json", {**state, "consumer_count": len(records)})]
         for one in records:
-            out.append(_entry(b"consumers/" + one.name.encode(), {"config": one.config, "state": _state_json(one.state)}))
-        return b"".join(out)
+            content = {"config": one.config, "state": _state_json(one.state)}
+            entries += [_entry(b"consumers/" + one.name.encode(), content)]
+        return b"".join((MAGIC, *entries))
 
     def messages(self, batch: MessageBatch) -> bytes:
         """The entries of a batch, whose sequences are above all before."""
         out = bytearray(batch.raw_bytes + (_MAX_HEAD + 1) * batch.count)
         columns = (batch.subject_offsets, batch.subjects, batch.header_offsets, batch.headers)
-        size = _kernels.archive_pack(
-            batch.seq, batch.ts, *columns, batch.payload_offsets, batch.payloads, out
-        )
+        size = _kernels.archive_pack(batch.seq, batch.ts, *columns, batch.payload_offsets, batch.payloads, out)
         assert size >= 0, "a batch's offsets lie inside its columns"
         return bytes(memoryview(out)[:size])
 
@@ -261,7 +268,9 @@ def _state_json(state: ConsumerState) -> JsonDict:
     return {
         "delivered": state.delivered._asdict(),
         "ack_floor": state.ack_floor._asdict(),
-        "pending": {str(seq): {"Sequence": one.consumer_seq, "Timestamp": one.ts} for seq, one in state.pending.items()},
+        "pending": {
+            str(seq): {"Sequence": one.consumer_seq, "Timestamp": one.ts} for seq, one in state.pending.items()
+        },
         "redelivered": {str(seq): count for seq, count in state.redelivered.items()},
     }
 

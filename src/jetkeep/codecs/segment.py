@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -152,7 +153,10 @@ def _parquet_writer(out: pa.BufferOutputStream, payloads: pa.BinaryArray) -> pq.
         store_schema=False,  # the columns say all; readers differ in what they make of Arrow's copy
         use_dictionary=["subject"],
         column_encoding={
-            "seq": "DELTA_BINARY_PACKED", "ts": "DELTA_BINARY_PACKED", "headers": "PLAIN", "payload": "PLAIN"
+            "seq": "DELTA_BINARY_PACKED",
+            "ts": "DELTA_BINARY_PACKED",
+            "headers": "PLAIN",
+            "payload": "PLAIN",
         },
         compression=codecs,
         compression_level=levels,
@@ -275,7 +279,7 @@ def _from_arrow(table: pa.Table) -> MessageBatch:
     return MessageBatch(len(seq), _words(seq, "Q"), _words(ts, "q"), *binary)
 
 
-def _words(column: pa.Array, kind: str) -> memoryview:
+def _words(column: pa.Array, kind: Literal["Q", "q"]) -> memoryview:
     view = memoryview(column.buffers()[1]).cast("B")
     return view[8 * column.offset : 8 * (column.offset + len(column))].cast(kind)
 

@@ -201,11 +201,12 @@ def entry_head(
     return at
 
 
+@cython.locals(source=cython.pointer(cython.const[cython.uchar]), fields=cython.p_ulonglong)
 def archive_head(data: cython.const[cython.uchar][::1], at: cython.Py_ssize_t, head: cython.ulonglong[::1]) -> int:
     """Reads one entry's integers into `head`; where they end, -1 if they are cut off, -2 if one is too long."""
     assert at >= 0 and head.shape[0] >= 5  # noqa: PT018
-    source: cython.pointer(cython.const[cython.uchar]) = cython.address(data[0]) if cython.compiled else data
-    fields: cython.p_ulonglong = cython.address(head[0]) if cython.compiled else head
+    source = cython.address(data[0]) if cython.compiled else data
+    fields = cython.address(head[0]) if cython.compiled else head
     return entry_head(source, at, data.shape[0], fields)
 
 
@@ -277,7 +278,9 @@ def unzigzag(value: cython.ulonglong) -> cython.longlong:
     return cython.cast(cython.longlong, value >> 1 ^ (0 - (value & 1)))
 
 
-@cython.locals(i=cython.Py_ssize_t, s=cython.Py_ssize_t, h=cython.Py_ssize_t, p=cython.Py_ssize_t, end=cython.Py_ssize_t)
+@cython.locals(
+    i=cython.Py_ssize_t, s=cython.Py_ssize_t, h=cython.Py_ssize_t, p=cython.Py_ssize_t, end=cython.Py_ssize_t
+)
 @cython.locals(subject=cython.Py_ssize_t, header=cython.Py_ssize_t, payload=cython.Py_ssize_t)
 def archive_unpack(
     data: cython.const[cython.uchar][::1],

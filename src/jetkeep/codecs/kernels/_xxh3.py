@@ -161,7 +161,10 @@ def hash_to_16(data: Bytes, size: cython.Py_ssize_t, out: cython.p_ulonglong) ->
         out[0] = avalanche64(low ^ load32(key) ^ load32(key + 4))
         out[1] = avalanche64(high ^ load32(key + 8) ^ load32(key + 12))
     else:
-        out[0], out[1] = avalanche64(load64(key + 64) ^ load64(key + 72)), avalanche64(load64(key + 80) ^ load64(key + 88))
+        out[0], out[1] = (
+            avalanche64(load64(key + 64) ^ load64(key + 72)),
+            avalanche64(load64(key + 80) ^ load64(key + 88)),
+        )
 
 
 @cython.cfunc
@@ -321,9 +324,7 @@ def fingerprint(
     assert ts.shape[0] == rows
     assert subject_offsets.shape[0] == header_offsets.shape[0] == payload_offsets.shape[0] == rows + 1
     if not cython.compiled:
-        return _interpreted(
-            seq, ts, subject_offsets, subjects, header_offsets, headers, payload_offsets, payloads
-        )
+        return _interpreted(seq, ts, subject_offsets, subjects, header_offsets, headers, payload_offsets, payloads)
     inside, longest, low, high = True, 0, 0, 0
     with cython.nogil:
         for i in range(rows):
@@ -351,9 +352,7 @@ def fingerprint(
             put(scratch + 20, header, 4)
             copy(scratch + 24, cython.address(subjects[s]), subject)
             copy(scratch + 24 + subject, cython.address(headers[h]), header)
-            hash128(
-                cython.address(payloads[payload_offsets[i]]), payload_offsets[i + 1] - payload_offsets[i], one
-            )
+            hash128(cython.address(payloads[payload_offsets[i]]), payload_offsets[i + 1] - payload_offsets[i], one)
             put(scratch + 24 + subject + header, swap64(one[1]), 8)
             put(scratch + 32 + subject + header, swap64(one[0]), 8)
             hash128(scratch, 40 + subject + header, one)
