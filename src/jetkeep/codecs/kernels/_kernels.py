@@ -18,7 +18,7 @@ if cython.compiled:
 
 COMPILED = cython.compiled
 #: SHA-256 of this file with these 64 digits as zeros: tests find a binary that was compiled from another source.
-SOURCE_DIGEST = "0000000000000000000000000000000000000000000000000000000000000000"
+SOURCE_DIGEST = "44978717e9ba0b38eec137486347bdd047d754c7791b8c5d212312f90b498dfb"
 
 # What `archive_scan` and `archive_unpack` stopped at.
 CUT, FULL, SENTINEL, MALFORMED, TOO_LARGE, OUT_OF_ORDER, NO_SUBJECT = range(7)
@@ -201,13 +201,14 @@ def entry_head(
     return at
 
 
-@cython.locals(source=cython.pointer(cython.const[cython.uchar]), fields=cython.p_ulonglong)
+@cython.locals(end=cython.Py_ssize_t)
 def archive_head(data: cython.const[cython.uchar][::1], at: cython.Py_ssize_t, head: cython.ulonglong[::1]) -> int:
     """Reads one entry's integers into `head`; where they end, -1 if they are cut off, -2 if one is too long."""
     assert at >= 0 and head.shape[0] >= 5  # noqa: PT018
-    source = cython.address(data[0]) if cython.compiled else data
-    fields = cython.address(head[0]) if cython.compiled else head
-    return entry_head(source, at, data.shape[0], fields)
+    source: cython.pointer(cython.const[cython.uchar]) = cython.address(data[0]) if cython.compiled else data
+    fields: cython.p_ulonglong = cython.address(head[0]) if cython.compiled else head
+    end = data.shape[0]
+    return entry_head(source, at, end, fields)
 
 
 @cython.locals(end=cython.Py_ssize_t, body=cython.Py_ssize_t, rows=cython.Py_ssize_t, status=cython.int)
