@@ -18,7 +18,7 @@ if cython.compiled:
 
 COMPILED = cython.compiled
 #: SHA-256 of this file with these 64 digits as zeros: tests find a binary that was compiled from another source.
-SOURCE_DIGEST = "44978717e9ba0b38eec137486347bdd047d754c7791b8c5d212312f90b498dfb"
+SOURCE_DIGEST = "264db1ea95b03fdbabf1c840a5f16824c17f7bd66867cde4d3ec709063830d79"
 
 # What `archive_scan` and `archive_unpack` stopped at.
 CUT, FULL, SENTINEL, MALFORMED, TOO_LARGE, OUT_OF_ORDER, NO_SUBJECT = range(7)
@@ -159,7 +159,7 @@ def s2_decode(
 
     The block's leading length is the caller's: he has compared it with what he is willing to hold.
     """
-    assert 0 <= at <= end <= block.shape[0] and size >= 0  # noqa: PT018
+    assert 0 <= at <= end <= len(block) and size >= 0  # noqa: PT018
     fine: cython.bint
     if not cython.compiled:
         made = bytearray(size)
@@ -204,10 +204,10 @@ def entry_head(
 @cython.locals(end=cython.Py_ssize_t)
 def archive_head(data: cython.const[cython.uchar][::1], at: cython.Py_ssize_t, head: cython.ulonglong[::1]) -> int:
     """Reads one entry's integers into `head`; where they end, -1 if they are cut off, -2 if one is too long."""
-    assert at >= 0 and head.shape[0] >= 5  # noqa: PT018
+    assert at >= 0 and len(head) >= 5  # noqa: PT018
     source: cython.pointer(cython.const[cython.uchar]) = cython.address(data[0]) if cython.compiled else data
     fields: cython.p_ulonglong = cython.address(head[0]) if cython.compiled else head
-    end = data.shape[0]
+    end = len(data)
     return entry_head(source, at, end, fields)
 
 
@@ -231,10 +231,10 @@ def archive_scan(
     end mark was taken; the others: what is wrong with the entry there), and rows, bytes of subjects, of headers, of
     payloads, and the last sequence. A first entry larger than `max_bytes` is taken alone.
     """
-    assert at >= 0 and head.shape[0] >= 5 and found.shape[0] >= 6  # noqa: PT018
+    assert at >= 0 and len(head) >= 5 and len(found) >= 6  # noqa: PT018
     source: cython.pointer(cython.const[cython.uchar]) = cython.address(data[0]) if cython.compiled else data
     fields: cython.p_ulonglong = cython.address(head[0]) if cython.compiled else head
-    end, rows, subjects, headers, payloads, status, bound = data.shape[0], 0, 0, 0, 0, 1, max_bytes
+    end, rows, subjects, headers, payloads, status, bound = len(data), 0, 0, 0, 0, 1, max_bytes
     with cython.nogil:
         while rows < max_rows:
             body = entry_head(source, at, end, fields)
@@ -300,15 +300,15 @@ def archive_unpack(
 
     Returns how many rows it filled: fewer than `seq` has if the columns are not of the size that was measured.
     """
-    rows: cython.Py_ssize_t = seq.shape[0]
-    assert at >= 0 and head.shape[0] >= 5 and ts.shape[0] == rows  # noqa: PT018
-    assert subject_offsets.shape[0] == header_offsets.shape[0] == payload_offsets.shape[0] == rows + 1
+    rows: cython.Py_ssize_t = len(seq)
+    assert at >= 0 and len(head) >= 5 and len(ts) == rows  # noqa: PT018
+    assert len(subject_offsets) == len(header_offsets) == len(payload_offsets) == rows + 1
     source: cython.pointer(cython.const[cython.uchar]) = cython.address(data[0]) if cython.compiled else data
     fields: cython.p_ulonglong = cython.address(head[0]) if cython.compiled else head
     to_subject: cython.p_uchar = cython.address(subjects[0]) if cython.compiled else subjects
     to_header: cython.p_uchar = cython.address(headers[0]) if cython.compiled else headers
     to_payload: cython.p_uchar = cython.address(payloads[0]) if cython.compiled else payloads
-    end, i, s, h, p = data.shape[0], 0, 0, 0, 0
+    end, i, s, h, p = len(data), 0, 0, 0, 0
     with cython.nogil:
         subject_offsets[0], header_offsets[0], payload_offsets[0] = 0, 0, 0
         while i < rows:
@@ -320,7 +320,7 @@ def archive_unpack(
                 break
             if payload < 0 or payload > end - at - subject - header:
                 break
-            if subject > subjects.shape[0] - s or header > headers.shape[0] - h or payload > payloads.shape[0] - p:
+            if subject > len(subjects) - s or header > len(headers) - h or payload > len(payloads) - p:
                 break
             seq[i], ts[i] = head[2], unzigzag(head[1])
             copy(to_subject, s, source, at, subject)
@@ -373,19 +373,19 @@ def archive_pack(
 
     An entry takes at most 50 bytes more than its subject, header and payload.
     """
-    rows = seq.shape[0]
-    assert ts.shape[0] == rows
-    assert subject_offsets.shape[0] == header_offsets.shape[0] == payload_offsets.shape[0] == rows + 1
+    rows = len(seq)
+    assert len(ts) == rows
+    assert len(subject_offsets) == len(header_offsets) == len(payload_offsets) == rows + 1
     target: cython.p_uchar = cython.address(out[0]) if cython.compiled else out
     source: cython.pointer(cython.const[cython.uchar])
-    i, to, room = 0, 0, out.shape[0]
+    i, to, room = 0, 0, len(out)
     with cython.nogil:
         while i < rows:
             s, h, p = subject_offsets[i], header_offsets[i], payload_offsets[i]
             subject, header, payload = subject_offsets[i + 1] - s, header_offsets[i + 1] - h, payload_offsets[i + 1] - p
-            if s < 0 or subject < 0 or subject > subjects.shape[0] - s or h < 0 or header < 0:
+            if s < 0 or subject < 0 or subject > len(subjects) - s or h < 0 or header < 0:
                 break
-            if header > headers.shape[0] - h or p < 0 or payload < 0 or payload > payloads.shape[0] - p:
+            if header > len(headers) - h or p < 0 or payload < 0 or payload > len(payloads) - p:
                 break
             if subject + header + payload > room - to - 50:
                 break

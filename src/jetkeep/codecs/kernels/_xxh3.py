@@ -19,7 +19,7 @@ except ModuleNotFoundError:
 
 COMPILED = cython.compiled
 #: SHA-256 of this file with these 64 digits as zeros: tests find a binary that was compiled from another source.
-SOURCE_DIGEST = "008acc7a9b695a88c818b60002974ddcacaa3887d263d721c07c2bd0c27e9ca1"
+SOURCE_DIGEST = "e54229ea35e66493094b7cfc6620057e381b69595bbf03aaa9e6cac01d913de1"
 
 Bytes = cython.typedef(cython.pointer(cython.const[cython.uchar]))
 Word = cython.typedef(cython.ulonglong)
@@ -270,7 +270,7 @@ def hash_bytes(data: cython.const[cython.uchar][::1]) -> int:
     if not cython.compiled:
         return int.from_bytes(xxh3_128_digest(data))
     with cython.nogil:
-        hash128(cython.address(data[0]), data.shape[0], out)
+        hash128(cython.address(data[0]), len(data), out)
     return int(out[1]) << 64 | int(out[0])
 
 
@@ -320,18 +320,18 @@ def fingerprint(
     payloads: cython.const[cython.uchar][::1],
 ) -> int:
     """The sum of the rows' hashes modulo 2^128 (docs/format.md, *Fingerprint*); -1 if an offset is outside its column."""
-    rows = seq.shape[0]
-    assert ts.shape[0] == rows
-    assert subject_offsets.shape[0] == header_offsets.shape[0] == payload_offsets.shape[0] == rows + 1
+    rows = len(seq)
+    assert len(ts) == rows
+    assert len(subject_offsets) == len(header_offsets) == len(payload_offsets) == rows + 1
     if not cython.compiled:
         return _interpreted(seq, ts, subject_offsets, subjects, header_offsets, headers, payload_offsets, payloads)
     inside, longest, low, high = True, 0, 0, 0
     with cython.nogil:
         for i in range(rows):
             if (
-                is_outside(subject_offsets[i], subject_offsets[i + 1], subjects.shape[0])
-                or is_outside(header_offsets[i], header_offsets[i + 1], headers.shape[0])
-                or is_outside(payload_offsets[i], payload_offsets[i + 1], payloads.shape[0])
+                is_outside(subject_offsets[i], subject_offsets[i + 1], len(subjects))
+                or is_outside(header_offsets[i], header_offsets[i + 1], len(headers))
+                or is_outside(payload_offsets[i], payload_offsets[i + 1], len(payloads))
             ):
                 inside = False
                 break
