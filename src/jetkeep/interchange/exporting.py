@@ -124,7 +124,11 @@ class _ArchiveWriter:
 
 class _TarWriter:
     def __init__(self, manifest: Manifest, config: JsonDict) -> None:
-        self._encoder = TarEncoder(manifest.stream, config, manifest.created_at)
+        # The configuration that counts is backup.json's. Where the tar's is equal to it as far as a server knows it, the
+        # server keeps the tar's as its own file, and one field in it that it does not know takes the stream offline at the
+        # next start. Where they differ, it writes its own.
+        differing = {**config, "description": f"{config.get('description', '')} (jetkeep export)"}
+        self._encoder = TarEncoder(manifest.stream, differing, manifest.created_at)
         self._last_seq = manifest.last_seq
         self._consumers = compose_consumers(manifest)
 
@@ -182,6 +186,7 @@ def _appearing(directory: Path) -> Iterator[Path]:
         )
     parts = directory.parent / f".{directory.name}.{secrets.token_hex(4)}.partial"
     with _told(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
         parts.mkdir(mode=0o700)
     try:
         yield parts
