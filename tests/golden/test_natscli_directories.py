@@ -39,9 +39,9 @@ async def messages(repository: Repository, chosen: Chosen) -> list[Message]:
 
 def told(row: list[Any]) -> tuple[int, str, bytes, bytes, bytes]:
     seq, when, subject, headers, payload = row
-    parts = (base64.b64decode(one) for one in (subject, headers, payload))
     whole, _, fraction = when.removesuffix("Z").partition(".")
-    return seq, f"{whole}.{fraction.ljust(9, '0')}Z", *parts  # type: ignore[return-value]
+    subject, headers, payload = (base64.b64decode(one) for one in (subject, headers, payload))
+    return seq, f"{whole}.{fraction.ljust(9, '0')}Z", subject, headers, payload
 
 
 @pytest.mark.parametrize("version", VERSIONS)

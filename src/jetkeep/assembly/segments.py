@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 
 from jetkeep.codecs.batch import MessageBatch
@@ -63,7 +64,7 @@ class Assembler:
     def __init__(
         self, repository: Repository, source: str, stream: str, timeline: str, emit: Emit, phase: str = "backup"
     ) -> None:
-        self._put = lambda segment: repository.put_segment(source, stream, timeline, segment)
+        self._put = partial(repository.put_segment, source, stream, timeline)
         self._read = repository.read_segment
         self._stream = stream
         self._emit = emit

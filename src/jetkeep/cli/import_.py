@@ -35,8 +35,8 @@ def command(
     """Take a directory that the official CLI wrote into the repository, as a backup like any other.
 
     DIR is what `nats backup stream` or `nats backup account` wrote, with `stream.arc.s2` (servers from 2.15) or
-    `stream.tar.s2` (servers before). What is cut, damaged, or holds less than it claims is refused. that fails does not
-    stop the others: the exit status is then 3.
+    `stream.tar.s2` (servers before). What is cut, damaged, or holds less than it claims is refused. A stream that
+    fails does not stop the others: the exit status is then 3.
 
     \b
     Examples:

@@ -88,7 +88,7 @@ async def publish_raw(client: Client, subject: bytes, headers: bytes, payload: b
     """Publish exactly these bytes: the client library would refuse the subject and change the headers."""
     verb = b"HPUB %b %d %d\r\n" % (subject, len(headers), len(headers) + len(payload))
     line = verb if headers else b"PUB %b %d\r\n" % (subject, len(payload))
-    await client._send_command(line + headers + payload + b"\r\n")  # type: ignore[no-untyped-call]
+    await client._send_command(line + headers + payload + b"\r\n")
     await client.flush()
 
 

@@ -186,8 +186,8 @@ class TarDecoder:
             f"the server could not read its own store for the snapshot of {self._stream}: {words[:1000]}",
             code="data.snapshot-errors",
             means="the snapshot holds no messages although the server called it a success; nothing of it was used",
-            hint="read the stream by message instead; servers 2.10 fail like this on streams with compression "
-            "where messages were deleted",
+            hint="run `jetkeep backup`, which then reads the stream by message; servers 2.10 fail like this on streams "
+            "with compression where messages were deleted",
         )
 
 
