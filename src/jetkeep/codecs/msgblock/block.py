@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from jetkeep.codecs.batch import BATCH_BYTES, BATCH_ROWS, MessageBatch
 from jetkeep.codecs.kernels import _blocks
 from jetkeep.codecs.msgblock.highwayhash import State, digest, keyed_state
-from jetkeep.errors import BadDataError
+from jetkeep.errors import BadDataError, CannotRestoreError
 
 #: Room for the longest subject with sequence and time, filled up to whole packets of the hash.
 _SCRATCH = 65584
@@ -21,6 +21,8 @@ _WRONG = (
 )
 RECORD_BYTES = 30
 TOMBSTONE = 1 << 62
+#: Servers take a longer record for damaged when they rebuild a block's index, and lose it and what is behind it.
+MAX_RECORD = 32 * 1024 * 1024
 
 
 def block_state(stream: str, number: int) -> State:
@@ -103,21 +105,28 @@ def _columns(batch: MessageBatch) -> tuple[memoryview, ...]:
 
 
 class BlockWriter:
-    """Collects rows as records of one block, up to about `max_bytes`; a larger message makes a block of its own."""
+    """Collects rows as records of one block after another, each of up to about `max_bytes`.
 
-    def __init__(self, stream: str, number: int, max_bytes: int) -> None:
-        self.number = number
-        self._state = block_state(stream, number)
-        self._max_bytes = max_bytes
+    A larger message makes a block of its own. `number` is that of the block that is being filled, from 1.
+    """
+
+    def __init__(self, stream: str, max_bytes: int) -> None:
+        self._stream = stream
         self._scratch = memoryview(bytearray(_SCRATCH))
-        self._out = bytearray()
+        self._room = self._data = memoryview(bytearray(max_bytes))
+        self._used = self.number = 0
+        self.take()
 
     def __len__(self) -> int:
-        return len(self._out)
+        return self._used
 
     def add(self, batch: MessageBatch, low: int, high: int) -> int:
-        """Append rows from `low` on as long as they fit, at most to `high`; returns the first that was not added."""
-        room = self._max_bytes - len(self._out)
+        """Append rows from `low` on as long as they fit, at most to `high`; returns the first that was not added.
+
+        Raises:
+            CannotRestoreError: a message is too large for servers to take it from a block.
+        """
+        room = len(self._room) - self._used
         end = low
         if _size(batch, low, high) <= room:
             end = high
@@ -127,23 +136,38 @@ class BlockWriter:
                 middle = (below + above) // 2
                 below, above = (middle, above) if _size(batch, low, middle) <= room else (below, middle)
             end = below
-        if end == low and not self._out:
-            end = low + 1
         if end > low:
-            self._append(batch, low, end)
+            self._used = self._pack(batch, low, end, self._room, self._used)
+        elif not self._used:
+            end = low + 1
+            self._data = memoryview(bytearray(self._alone(batch, low)))
+            self._used = self._pack(batch, low, end, self._data, 0)
         return end
 
-    def take(self) -> bytearray:
-        """The block's bytes."""
-        return self._out
+    def take(self) -> memoryview:
+        """The block's bytes, good until the next `add`, which begins the next block."""
+        taken = self._data[: self._used]
+        self.number += 1
+        self._state = block_state(self._stream, self.number)
+        self._data = self._room
+        self._used = 0
+        return taken
 
-    def _append(self, batch: MessageBatch, low: int, high: int) -> None:
-        start = len(self._out)
-        self._out += bytes(_size(batch, low, high))
-        with memoryview(self._out) as out:
-            end = _blocks.pack(*_columns(batch), low, high, self._state, self._scratch, out, start)
+    def _pack(self, batch: MessageBatch, low: int, high: int, out: memoryview, at: int) -> int:
+        end: int = _blocks.pack(*_columns(batch), low, high, self._state, self._scratch, out, at)
         assert end >= 0, f"row {-1 - end} cannot be a record: its subject is too long, or its offsets are wrong"
-        del self._out[end:]
+        return end
+
+    def _alone(self, batch: MessageBatch, row: int) -> int:
+        size = _size(batch, row, row + 1)
+        if size > MAX_RECORD:
+            raise CannotRestoreError(
+                f"message {batch.seq[row]} of {self._stream} takes {size} bytes as a record",
+                code="restore.loss-message-size",
+                means="servers would drop it without a word: above 32 MiB they take a record for damaged",
+                hint="no server from 2.11 on stores such a message; leave it out, `jetkeep cat` prints it",
+            )
+        return size
 
 
 def _size(batch: MessageBatch, low: int, high: int) -> int:

@@ -36,51 +36,52 @@ class TarEncoder:
         self._config = config
         self._created = created
         self._mtime = mtime
-        self._block = BlockWriter(stream, 1, BLOCK_BYTES)
+        self._block = BlockWriter(stream, BLOCK_BYTES)
         self._last_seq = 0
         self._last_ts = 0
 
     def begin(self) -> bytes:
         """The stream's configuration and its checksum."""
         meta = _meta(self._config, self._created)
-        return b"".join([*self._member("meta.inf", meta), *self._sum("meta.sum", self._stream, meta)])
+        return self._member("meta.inf", meta) + self._sum("meta.sum", self._stream, meta)
 
     def messages(self, batch: MessageBatch) -> bytes:
-        """The blocks that these rows have filled, often none."""
-        out: list[bytes | bytearray] = []
+        """The blocks that these rows have filled, often none.
+
+        Raises:
+            CannotRestoreError: a message is too large for servers to take it from a block.
+        """
+        out: list[bytes] = []
         at = 0
         while at < len(batch):
             if len(self._block) and batch.seq[at] - self._last_seq > WIDEST_GAP:
-                out += self._flush()
+                out.append(self._flush())
             end = _blocks.first_jump(batch.seq, at, len(batch), WIDEST_GAP)
             added = self._block.add(batch, at, end)
             if added > at:
                 self._last_seq, self._last_ts = batch.seq[added - 1], batch.ts[added - 1]
             if added < end:
-                out += self._flush()
+                out.append(self._flush())
             at = added
         return b"".join(out)
 
     def end(self, last_seq: int, consumers: Iterable[ConsumerRecord] = ()) -> Iterator[bytes]:
         """The last block, what says that the stream's last sequence is `last_seq`, the consumers, the tar's end."""
-        out = self._flush()
+        if len(self._block):
+            yield self._flush()
         if last_seq > self._last_seq:
             # In a block of its own: beside messages it is not heeded.
             tombstone = tombstone_block(self._stream, self._block.number, last_seq, self._last_ts)
-            out += self._member(f"msgs/{self._block.number}.blk", tombstone)
-        yield b"".join(out)
+            yield self._member(f"msgs/{self._block.number}.blk", tombstone)
         for consumer in consumers:
-            yield b"".join(self._consumer(consumer))
+            yield self._consumer(consumer)
         yield END
 
-    def _flush(self) -> list[bytes | bytearray]:
-        if not len(self._block):
-            return []
-        number = self._block.number
-        data, self._block = self._block.take(), BlockWriter(self._stream, number + 1, BLOCK_BYTES)
-        return self._member(f"msgs/{number}.blk", data)
+    def _flush(self) -> bytes:
+        name = f"msgs/{self._block.number}.blk"
+        return self._member(name, self._block.take())
 
-    def _consumer(self, consumer: ConsumerRecord) -> list[bytes | bytearray]:
+    def _consumer(self, consumer: ConsumerRecord) -> bytes:
         meta = _meta({**consumer.config, "Name": consumer.name}, consumer.created)
         folder = f"obs/{consumer.name}"
         out = self._member(f"{folder}/meta.inf", meta)
@@ -89,11 +90,11 @@ class TarEncoder:
             out += self._member(f"{folder}/o.dat", encode_consumer_state(consumer.state))
         return out
 
-    def _sum(self, name: str, key: str, meta: bytes) -> list[bytes | bytearray]:
+    def _sum(self, name: str, key: str, meta: bytes) -> bytes:
         return self._member(name, keyed_digest(key, meta).hex().encode())
 
-    def _member(self, name: str, data: bytes | bytearray) -> list[bytes | bytearray]:
-        return [member_header(name, len(data), self._mtime), data, padding(len(data))]
+    def _member(self, name: str, data: bytes | memoryview) -> bytes:
+        return b"".join((member_header(name, len(data), self._mtime), data, padding(len(data))))
 
 
 def _meta(config: JsonDict, created: str | None) -> bytes:
