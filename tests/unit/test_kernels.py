@@ -17,7 +17,7 @@ def test_what_runs_was_compiled_from_this_source(name: str) -> None:
     stated, true = stated_and_true_digest(name)
     assert stated == true, f'write SOURCE_DIGEST = "{true}" into {name}.py, then `make setup`'
     running = importlib.import_module(f"jetkeep.codecs.kernels.{name}")
-    assert running.SOURCE_DIGEST == stated, f"{running.__file__} is of another source: run `make setup`"
+    assert stated == running.SOURCE_DIGEST, f"{running.__file__} is of another source: run `make setup`"
 
 
 def test_all_kernels_are_found() -> None:
@@ -27,8 +27,7 @@ def test_all_kernels_are_found() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_kernels_run_where_cython_is_not_installed(name: str) -> None:
     program = (
-        "import sys; sys.modules['cython'] = None\n"
-        f"from tests.kernel_sources import interpreted; interpreted({name!r})"
+        f"import sys; sys.modules['cython'] = None\nfrom tests.kernel_sources import interpreted; interpreted({name!r})"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 

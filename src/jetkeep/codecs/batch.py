@@ -144,7 +144,7 @@ class BatchBuilder:
         self._seq.append(message.seq)
         self._ts.append(message.ts)
         for offsets, data, value in zip(self._offsets, self._bytes, message[2:], strict=True):
-            data += value
+            data.extend(value)
             offsets.append(len(data))
 
     def take(self) -> MessageBatch:

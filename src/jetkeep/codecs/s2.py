@@ -1,7 +1,7 @@
 """The S2 stream format, which both snapshot forms travel in: frames with a checksum each, in and out, in bounded memory.
 
 A chunk is a type byte, a length of 24 bits, and so many bytes: 0x00 holds a masked CRC32C and a block, 0x01 the CRC and
-the bytes as they are, 0xff opens a stream, 0x80 to 0xfe can be skipped. The CRC is of the unpacked bytes.
+the bytes as they are, 0xff opens a stream. The CRC is of the unpacked bytes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ _MAX_SNAPPY_CHUNK = 64 * 1024
 #: A block never takes more than this beyond what it unpacks to: `32 + n + n / 6` is Snappy's own bound.
 _MAX_CHUNK_DATA = 4 + 32 + MAX_CHUNK + MAX_CHUNK // 6
 _ENCODED_CHUNK = 1024 * 1024
+#: Padding and an index. The format lets a reader skip all of 0x80 to 0xfe, but one flipped bit makes 0x80 of a chunk with data.
+_SKIPPED = (0xFE, 0x99)
 _S2_ID, _SNAPPY_ID = b"\xff\x06\x00\x00S2sTwO", b"\xff\x06\x00\x00sNaPpY"
 
 
@@ -54,7 +56,7 @@ class S2Decoder:
             if len(data) - at < 4:
                 break
             kind, size = self._head(data, at)
-            if 0x80 <= kind < 0xFF:
+            if kind in _SKIPPED:
                 self._skip = size
             elif len(data) - at >= size:
                 if unpacked := self._unpack(data[at : at + size]):
@@ -83,8 +85,8 @@ class S2Decoder:
             raise _bad("it does not begin with a stream identifier")
         if kind == 0xFF and size != 6:
             raise _bad(f"a stream identifier of {size} bytes")
-        if 2 <= kind < 0x80:
-            raise _bad(f"chunk type 0x{kind:02x} is unknown and must not be skipped")
+        if 2 <= kind < 0xFF and kind not in _SKIPPED:
+            raise _bad(f"chunk type 0x{kind:02x} is unknown")
         if kind < 2 and not 4 <= size <= _MAX_CHUNK_DATA:
             raise _bad(f"a chunk of {size} bytes")
         return kind, 4 + size
