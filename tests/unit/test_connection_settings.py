@@ -12,6 +12,7 @@ import pytest
 from jetkeep.config import connection_settings
 from jetkeep.config.connection import DEFAULT_URL, seconds
 from jetkeep.errors import UsageError
+from tests.operator_mode import OperatorMode
 
 SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
 
@@ -104,13 +105,14 @@ def test_a_user_without_a_password_is_a_token(home: Home) -> None:
 
 
 def test_one_kind_of_credentials_is_used_user_first(home: Home, tmp_path: Path) -> None:
-    (tmp_path / "a.creds").write_text("text")
+    (tmp_path / "a.creds").write_text(OperatorMode.creds("eyJ.x", SEED))
     (tmp_path / "a.nk").write_text(f"-----BEGIN USER NKEY SEED-----\n{SEED}\n------END USER NKEY SEED------\n")
     home.context("all", user="u", password="p", creds="~/a.creds", nkey="$HOME/a.nk", user_jwt="j", user_seed=SEED)
     found = connection_settings({"context": "all"}, home.environ)
-    assert (found.user, found.password, found.creds, found.nkey_seed, found.jwt) == ("u", "p", None, None, None)
+    assert (found.user, found.password, found.nkey_seed, found.jwt) == ("u", "p", None, None)
     home.context("all", creds="~/a.creds", nkey="${HOME}/a.nk", user_jwt="j", user_seed=SEED)
-    assert connection_settings({"context": "all"}, home.environ).creds == "text"
+    found = connection_settings({"context": "all"}, home.environ)
+    assert (found.jwt, found.seed, found.nkey_seed) == ("eyJ.x", SEED, None)
     home.context("all", nkey="${HOME}/a.nk", user_jwt="j", user_seed=SEED)
     assert connection_settings({"context": "all"}, home.environ).nkey_seed == SEED
     home.context("all", user_jwt="j", user_seed=SEED)
@@ -141,6 +143,7 @@ def test_a_file_reference_is_read(home: Home, tmp_path: Path) -> None:
         ({"creds": "nsc://op/acc/user"}, "not supported"),
         ({"token": "env://UNSET"}, "UNSET is not set"),
         ({"token": "data:,x"}, "base64"),
+        ({"creds": "data:;base64,eA=="}, "no user's JWT"),
         ({"nkey": "data:;base64,eA=="}, "no user's seed"),
         ({"tlscert": "/dev/null"}, "needs its key"),
         ({"tlsca": "env://CA"}, "cannot be"),

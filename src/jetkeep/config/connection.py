@@ -16,6 +16,7 @@ from jetkeep.errors import UsageError
 DEFAULT_URL = "nats://127.0.0.1:4222"
 DEFAULT_TIMEOUT_S = 5.0
 _SCHEMES = ("nats", "tls")
+_JWT = re.compile(r"BEGIN NATS USER JWT-+\s+(\S+)\s+-+END")
 _SEED = re.compile(r"\bSU[A-Z2-7]{40,}\b")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -25,12 +26,12 @@ _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-
 class ConnectionSettings:
     """Everything that a connection needs; secrets are resolved, and no repr shows them.
 
-    At most one of `user`, `creds`, `nkey_seed` and `jwt` is set.
+    At most one of `user`, `nkey_seed` and `jwt` is set; a credentials file has become `jwt` and `seed`.
 
     Attributes:
         servers: URLs with scheme; they may hold a user and password, so print `where`.
         timeout_s: how long a connection or an answer may take, in seconds.
-        creds: text of a credentials file. nkey_seed, seed: the seeds themselves.
+        nkey_seed: seed of an nkey that is its own user. seed: the one that signs beside `jwt`; None for a bearer's JWT.
         tls_cert, tls_key, tls_ca: paths.
         context: name of the context that was used; empty when none was.
     """
@@ -40,7 +41,6 @@ class ConnectionSettings:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
-    creds: str | None = field(default=None, repr=False)
     nkey_seed: str | None = field(default=None, repr=False)
     jwt: str | None = field(default=None, repr=False)
     seed: str | None = field(default=None, repr=False)
@@ -126,7 +126,11 @@ def _credentials(found: Mapping[str, str], environ: Mapping[str, str]) -> dict[s
     if found["user"]:
         return {**chosen, "user": found["user"], "password": literal(found["password"], "password", environ)}
     if found["creds"]:
-        return {**chosen, "creds": content(found["creds"], "creds", environ)}
+        text = content(found["creds"], "creds", environ)
+        jwt = _JWT.search(text)
+        if not jwt:
+            raise UsageError("creds: no user's JWT is in it", code="usage.secret", hint="give the file that nsc made")
+        return {**chosen, "jwt": jwt[1], "seed": _seed(text, "creds")}
     if found["nkey"]:
         return {**chosen, "nkey_seed": _seed(content(found["nkey"], "nkey", environ), "nkey")}
     if found["jwt"]:

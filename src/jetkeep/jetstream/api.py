@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from jetkeep.config import ConnectionSettings
 from jetkeep.errors import ApiError, ServerError
@@ -126,19 +127,47 @@ class JetStream:
         finally:
             asked.cancel()
 
+    async def publish(self, subject: str, data: bytes = b"", reply: str = "") -> None:
+        """Send a message; nobody says that it arrived.
+
+        Raises:
+            ServerError: there is no connection, or the message is too large.
+        """
+        try:
+            await self.client.publish(subject, data, reply=reply)
+        except nats.errors.MaxPayloadError:
+            raise _too_large(subject, len(data), self.max_payload) from None
+        except nats.errors.Error as failure:
+            raise self.watch.disconnected(str(failure)) from None
+
+    async def subscribe(self, subject: str, receive: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Call `receive` for every message; nothing is dropped, so whoever subscribes bounds what comes."""
+        try:
+            return await self.client.subscribe(subject, cb=receive, pending_msgs_limit=0, pending_bytes_limit=0)
+        except nats.errors.Error as failure:
+            raise self.watch.disconnected(str(failure)) from None
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """Stop listening; a connection that is lost has stopped already."""
+        with suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+
     async def may_publish(self, subject: str) -> ServerError | None:
         """Try whether publishing to `subject` is permitted: None, or the refusal.
 
         It does publish, an empty message without reply: only for subjects where nobody minds.
         """
-        await self.client.publish(subject, b"")
+        await self.publish(subject)
         return await self._refusal(subject)
 
     async def may_subscribe(self, subject: str) -> ServerError | None:
         """Try whether subscribing to `subject` is permitted: None, or the refusal."""
-        subscription = await self.client.subscribe(subject)
+
+        async def ignore(_: Msg) -> None: ...
+
+        subscription = await self.subscribe(subject, ignore)
         refusal = await self._refusal("", subject)
-        await subscription.unsubscribe()
+        await self.unsubscribe(subscription)
         return refusal
 
     async def _refusal(self, subject: str, inbox: str = "") -> ServerError | None:

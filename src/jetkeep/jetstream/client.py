@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import nats.errors
 from nats.aio.client import Client
 from nats.js.api import Header
 
@@ -26,7 +27,23 @@ class HeaderBlock(dict[str, str]):
 
 
 class RawClient(Client):
-    """nats-py's client; messages' `headers` are HeaderBlocks, or None when there are none."""
+    """nats-py's client; messages' `headers` are HeaderBlocks, or None when there are none.
+
+    Args:
+        tls_only: use TLS wherever the server offers it, and refuse the server where it does not.
+    """
+
+    def __init__(self, *, tls_only: bool = False) -> None:
+        super().__init__()
+        self._tls_only = tls_only
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        # nats-py uses TLS only where the server requires it, and else sends the credentials in the clear.
+        if initial_connection and self._tls_only and not info.get("tls_required"):
+            if not info.get("tls_available"):
+                raise nats.errors.Error("nats: the server does not offer TLS")
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
 
     async def _process_headers(self, headers: Any) -> Any:
         return HeaderBlock(bytes(headers)) if headers else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 import ssl
@@ -11,13 +12,16 @@ from typing import Any
 
 import nats.errors
 import nkeys
-from nats.aio.client import RawCredentials
 
 from jetkeep.config import ConnectionSettings
 from jetkeep.errors import ServerError, UsageError
 from jetkeep.jetstream.api import JetStream
 from jetkeep.jetstream.client import RawClient
 from jetkeep.jetstream.watch import Watch
+
+#: How often each server is tried before it counts as unreachable.
+CONNECT_TRIES = 3
+CLOSE_S = 1.0
 
 
 @asynccontextmanager
@@ -29,22 +33,25 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[JetStream]:
         UsageError: a certificate file cannot be used.
     """
     watch = Watch()
-    client = RawClient()
-    options = _options(settings)
+    client = RawClient(tls_only=_wants_tls(settings) and not settings.tls_first)
     try:
-        await client.connect(
-            error_cb=watch.on_error,
-            disconnected_cb=watch.on_disconnect,
-            **options,
-        )
-    except (TimeoutError, nats.errors.Error, OSError, ssl.SSLError, ValueError) as failure:
-        with suppress(Exception):
-            await client.close()
+        async with asyncio.timeout(CONNECT_TRIES * settings.timeout_s):
+            await client.connect(error_cb=watch.on_error, disconnected_cb=watch.on_disconnect, **_options(settings))
+    except (nats.errors.Error, nkeys.NkeysError, OSError, ValueError) as failure:
+        await _close(client)
         raise _explain(settings, watch, failure) from None
+    # While connecting, the first refusal is the answer; later, other streams shall find the server when it is back.
+    client.options.update(allow_reconnect=True, max_reconnect_attempts=-1)
     try:
         yield JetStream(client, settings, watch)
     finally:
-        with suppress(nats.errors.Error, OSError):
+        await _close(client)
+
+
+async def _close(client: RawClient) -> None:
+    # The client waits for a TLS connection that failed, or for a server that is frozen, for ever.
+    with suppress(nats.errors.Error, OSError):
+        async with asyncio.timeout(CLOSE_S):
             await client.close()
 
 
@@ -53,8 +60,8 @@ def _options(settings: ConnectionSettings) -> dict[str, Any]:
         "servers": list(settings.servers),
         "name": "jetkeep",
         "connect_timeout": max(1, round(settings.timeout_s)),
-        "allow_reconnect": True,
-        "max_reconnect_attempts": 2,
+        "allow_reconnect": False,
+        "max_reconnect_attempts": CONNECT_TRIES - 1,
         "reconnect_time_wait": 0.25,
         "pending_size": 64 * 1024 * 1024,
         "ping_interval": 20,
@@ -75,9 +82,7 @@ def _options(settings: ConnectionSettings) -> dict[str, Any]:
 
 
 def _signatures(settings: ConnectionSettings) -> dict[str, Any]:
-    """How the user proves who it is: a credentials file, an nkey, or a JWT with its seed."""
-    if settings.creds is not None:
-        return {"user_credentials": RawCredentials(settings.creds)}
+    """How the user proves who it is: with an nkey, or a JWT and its seed."""
     if settings.nkey_seed is not None:
         return {"nkeys_seed_str": settings.nkey_seed}
     if settings.jwt is not None:
@@ -93,8 +98,8 @@ def _signatures(settings: ConnectionSettings) -> dict[str, Any]:
 
 
 def _tls(settings: ConnectionSettings) -> ssl.SSLContext | None:
-    wanted = settings.tls_ca or settings.tls_cert or settings.tls_first
-    if not wanted and not any(url.startswith("tls://") for url in settings.servers):
+    """What TLS is checked with; None where no setting asks for TLS, and the server alone decides."""
+    if not _wants_tls(settings):
         return None
     try:
         context = ssl.create_default_context(cafile=settings.tls_ca or None)
@@ -105,6 +110,12 @@ def _tls(settings: ConnectionSettings) -> ssl.SSLContext | None:
             f"cannot use the TLS files: {failure}", code="usage.tls", hint="check --tlsca, --tlscert and --tlskey"
         ) from None
     return context
+
+
+def _wants_tls(settings: ConnectionSettings) -> bool:
+    """Whether a setting asks for TLS: then nothing is sent without it."""
+    asked = settings.tls_ca or settings.tls_cert or settings.tls_first
+    return bool(asked) or any(url.startswith("tls://") for url in settings.servers)
 
 
 _AUTH = re.compile(r"authoriz|authentic|nkey|jwt|credential|account", re.IGNORECASE)

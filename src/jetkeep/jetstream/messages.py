@@ -65,14 +65,14 @@ async def _batches(js: JetStream, stream: str, first: int, last: int) -> AsyncIt
     """Ends with `last`, or earlier when whoever answers has nothing more."""
     queue: asyncio.Queue[Any] = asyncio.Queue()
     inbox = js.client.new_inbox()
-    subscription = await js.client.subscribe(inbox, cb=queue.put, pending_msgs_limit=0, pending_bytes_limit=0)
+    subscription = await js.subscribe(inbox, queue.put)
     subject = f"{js.prefix}.DIRECT.GET.{stream}"
     try:
         at = first
         while at <= last:
             asked_from = at
             request = {"seq": at, "batch": min(BATCH, last - at + 1), "max_bytes": BATCH_BYTES}
-            await js.client.publish(subject, json.dumps(request).encode(), reply=inbox)
+            await js.publish(subject, json.dumps(request).encode(), inbox)
             while raw := await _next(js, queue, subject, inbox, stream):
                 message = _direct(raw, stream)
                 at = message.seq + 1
@@ -82,8 +82,7 @@ async def _batches(js: JetStream, stream: str, first: int, last: int) -> AsyncIt
             if at == asked_from:
                 return
     finally:
-        if not js.client.is_closed:
-            await asyncio.gather(subscription.unsubscribe(), return_exceptions=True)
+        await js.unsubscribe(subscription)
 
 
 async def _next(js: JetStream, queue: asyncio.Queue[Any], subject: str, inbox: str, stream: str) -> Any:

@@ -53,14 +53,14 @@ class RestoreSender:
         self.accepted = True
         self._subject = answer["deliver_subject"]
         self._inbox = self._js.client.new_inbox()
-        self._subscription = await self._js.client.subscribe(self._inbox, cb=self._acknowledged)
+        self._subscription = await self._js.subscribe(self._inbox, self._acknowledged)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._js.client.is_closed and self._subscription is not None:
-            await asyncio.gather(self._subscription.unsubscribe(), return_exceptions=True)
+        if self._subscription is not None:
+            await self._js.unsubscribe(self._subscription)
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send the next bytes; returns when they are on their way and fewer than CHUNKS_IN_FLIGHT chunks wait.
@@ -74,7 +74,7 @@ class RestoreSender:
             chunk = bytes(view[at : at + size])
             self._sent += 1
             self.bytes_sent += len(chunk)
-            await self._js.client.publish(self._subject, chunk, reply=self._inbox)
+            await self._js.publish(self._subject, chunk, self._inbox)
 
     async def finish(self) -> JsonDict:
         """Say that this was all; returns the info of the restored stream once the server has it."""

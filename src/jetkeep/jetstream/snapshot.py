@@ -55,15 +55,13 @@ class SnapshotReceiver:
     async def __aenter__(self) -> Self:
         inbox = self._js.client.new_inbox()
         # The literal subject, before the request: a wildcard inbox costs seconds, a late one the first chunks.
-        self._subscription = await self._js.client.subscribe(
-            inbox, cb=self._receive, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        self._subscription = await self._js.subscribe(inbox, self._receive)
         try:
             answer = await self._js.request(
                 f"STREAM.SNAPSHOT.{self._stream}", {"deliver_subject": inbox, "jsck": False, **self._options}
             )
         except BaseException:
-            await self._unsubscribe()
+            await self._js.unsubscribe(self._subscription)
             raise
         self.config, self.state = answer["config"], answer["state"]
         self._last_arrival = self._last_ack = time.monotonic()
@@ -76,12 +74,8 @@ class SnapshotReceiver:
         if self._keeper:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
-        await self._unsubscribe()
-
-    async def _unsubscribe(self) -> None:
-        """Stop listening: the server then ends an unfinished snapshot at its next chunk."""
-        if not self._js.client.is_closed:
-            await asyncio.gather(self._subscription.unsubscribe(), return_exceptions=True)
+        # The server then ends an unfinished snapshot at its next chunk.
+        await self._js.unsubscribe(self._subscription)
 
     def __aiter__(self) -> Self:
         return self
@@ -136,7 +130,7 @@ class SnapshotReceiver:
 
     async def _acknowledge(self) -> None:
         self._last_ack = time.monotonic()
-        await self._js.client.publish(self._acks.popleft(), b"")
+        await self._js.publish(self._acks.popleft())
 
     async def _keep(self) -> None:
         """Keep the server's flow alive while the reader is slow; notice when the server is gone."""
