@@ -47,18 +47,24 @@ def growth(messages: int) -> Case:
 
 
 def payloads(case: Case) -> list[bytes]:
-    """A thousand payloads as a shop's events look (JSON), some of them random bytes; seeded."""
+    """Payloads as a shop's events look (JSON), some of them random bytes; seeded. More than any compressor's window."""
     source = random.Random(case.name)
+    words = ("red", "green", "blue", "box", "parcel", "express", "gift", "return", "paid", "open")
     made = []
-    for at in range(1000 if case.size < 10_000 else 64):
+    for at in range(20_000 if case.size < 10_000 else 256):
         if source.random() < case.incompressible:
             made.append(source.randbytes(case.size))
             continue
-        event: dict[str, object] = {"order": source.randrange(10**9), "at": at, "sku": f"sku-{source.randrange(5000)}"}
+        event = {
+            "id": f"{source.getrandbits(64):016x}",
+            "order": source.randrange(10**9),
+            "at": 1_700_000_000_000 + at * 17,
+            "sku": f"sku-{source.randrange(5000)}",
+            "price": round(source.random() * 500, 2),
+        }
         text = json.dumps(event)
-        words = ("red", "green", "blue", "box", "parcel", "express", "gift", "return", "paid", "open")
         while len(text) < case.size:
-            text += f',{source.choice(words)}:{source.randrange(10**6)}'
+            text += f',"{source.choice(words)}":{source.randrange(10**6)}'
         made.append(text[: case.size].encode())
     return made
 

@@ -6,14 +6,17 @@ import asyncio
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from jetkeep.codecs.batch import MessageBatch
 from jetkeep.codecs.fingerprint import Fingerprint
-from jetkeep.codecs.segment import SegmentBytes, SegmentReader, SegmentWriter
 from jetkeep.codecs.sequences import SequenceSet
 from jetkeep.model import Emit, StreamAdvanced
 from jetkeep.repository.documents import SegmentRef
 from jetkeep.repository.repository import Repository
+
+if TYPE_CHECKING:
+    from jetkeep.codecs.segment import SegmentBytes, SegmentWriter
 
 #: Raw bytes of a segment (see docs/format.md); a message larger than that has a segment of its own.
 SEGMENT_BYTES = 32 * 1024 * 1024
@@ -53,9 +56,9 @@ class Assembled:
 class Assembler:
     """An async context that takes batches in rising order and stores segments.
 
-    `add` returns as soon as the encoder has room: at most two batches wait, one segment is built and one
-    is held. The newest segment is held back until `finish`, so that rows which turn out dead at the end of a
-    snapshot of blocks cost a small stream no second object.
+    `add` returns as soon as the encoder has room: at most two batches wait, one segment is built and one is being
+    stored. Until `release` the newest segment is held back as well, so that rows which turn out dead at the
+    end of a snapshot of blocks cost a small stream no second object.
 
     Raises (from `add`, `finish` and the context's end):
         StoreError: a segment could not be stored.
@@ -70,7 +73,8 @@ class Assembler:
         self._emit = emit
         self._phase = phase
         self._queue: asyncio.Queue[MessageBatch | None] = asyncio.Queue(maxsize=2)
-        self._writer = SegmentWriter()
+        self._writer: SegmentWriter | None = None
+        self._hold = True
         self._held: SegmentBytes | None = None
         self._put_task: asyncio.Task[None] | None = None
         self._refs: list[SegmentRef] = []
@@ -100,6 +104,10 @@ class Assembler:
             self._worker.result()
         await put
 
+    def release(self) -> None:
+        """No row can turn out dead any more: hold nothing back."""
+        self._hold = False
+
     async def finish(self, dead: SequenceSet | None = None) -> Assembled:
         """Store what is left, without the rows in `dead`; every segment is in the store on return.
 
@@ -119,17 +127,21 @@ class Assembler:
     async def _encode(self) -> None:
         while (batch := await self._queue.get()) is not None:
             self._note(batch)
+            if self._writer is None:
+                self._writer = await asyncio.to_thread(_new_writer)
             await asyncio.to_thread(self._writer.add, batch)
             if self._writer.raw_bytes >= SEGMENT_BYTES:
-                await self._close_segment()
-        if self._writer.raw_bytes:
-            await self._close_segment()
+                await self._close_segment(self._writer)
+        if self._writer is not None:
+            await self._close_segment(self._writer)
 
-    async def _close_segment(self) -> None:
-        segment = await asyncio.to_thread(self._writer.finish)
-        self._writer = SegmentWriter()
+    async def _close_segment(self, writer: SegmentWriter) -> None:
+        self._writer = None
+        segment = await asyncio.to_thread(writer.finish)
         await self._store_held()
         self._held = segment
+        if not self._hold:
+            await self._store_held()
 
     async def _store_held(self) -> None:
         """Start storing the held segment while the next one is built."""
@@ -174,9 +186,18 @@ class Assembler:
         self._refs = kept
 
 
+def _new_writer() -> SegmentWriter:
+    # Loading Arrow takes a while: in a thread, while the first bytes are on their way.
+    from jetkeep.codecs.segment import SegmentWriter  # noqa: PLC0415
+
+    return SegmentWriter()
+
+
 def without(data: bytes | memoryview, dead: SequenceSet) -> SegmentBytes | None:
     """A segment's rows that are not in `dead`, as a new segment; None when no row is left."""
-    writer = SegmentWriter()
+    from jetkeep.codecs.segment import SegmentReader  # noqa: PLC0415 - as above
+
+    writer = _new_writer()
     for batch in SegmentReader(data):
         keep = [at for at, seq in enumerate(batch.seq) if seq not in dead]
         if len(keep) == len(batch):

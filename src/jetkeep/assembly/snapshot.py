@@ -60,6 +60,7 @@ async def _dispatch(events: Iterator[SnapshotEvent], taken: Taken, assembler: As
             taken.dead |= event.sequences
         elif isinstance(event, StateEvent):
             taken.state = event.state
+            assembler.release()  # an archive holds live messages only
 
 
 def _twice(name: str) -> BadDataError:

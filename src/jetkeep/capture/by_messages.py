@@ -21,6 +21,7 @@ async def read_by_messages(js: JetStream, stream: str, info: JsonDict, assembler
     """
     state: JsonDict = info["state"]
     infos = await js.consumers(stream)
+    assembler.release()
     rows: list[tuple[int, int]] = []
     if int(state["messages"]):
         builder = BatchBuilder()

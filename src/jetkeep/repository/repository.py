@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jetkeep import __version__
-from jetkeep.codecs.segment import SegmentBytes
 from jetkeep.errors import AlreadyThereError, BadDataError, JetkeepError, NoObjectError, NoRepositoryError, UsageError
 from jetkeep.repository import documents, layout
 from jetkeep.repository.documents import (
@@ -28,6 +28,9 @@ from jetkeep.repository.leases import rfc3339
 from jetkeep.repository.local import LocalStore
 from jetkeep.repository.names import check_label, check_source
 from jetkeep.repository.store import Store
+
+if TYPE_CHECKING:
+    from jetkeep.codecs.segment import SegmentBytes
 
 #: Objects that are read at once when many small ones are wanted.
 READS_AT_ONCE = 32
