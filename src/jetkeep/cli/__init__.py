@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -49,6 +50,13 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"jetkeep.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = module.command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click itself would end with status 1 when the reader of stdout goes away (`| head`)."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return _say_no_more()
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -106,9 +114,13 @@ def main() -> None:
     except KeyboardInterrupt:
         status = 130
     except BrokenPipeError:
-        # The reader of stdout went away (`| head`): nothing more can be said to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        status = _say_no_more()
     except Exception as bug:
         status = report_bug(bug, as_json)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _say_no_more() -> int:
+    """The reader of stdout went away: what is still buffered goes nowhere, and that is no failure."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
