@@ -177,13 +177,14 @@ def _sync(file: BinaryIO) -> None:
 def _appearing(directory: Path) -> Iterator[Path]:
     """A directory beside `directory` to write in; it takes that name when the block ends well, else it is removed."""
     directory = directory.absolute()
-    if directory.is_symlink() or (directory.exists() and not _is_empty_directory(directory)):
-        raise UsageError(
-            f"{directory} is there already",
-            code="export.not-empty",
-            means="nothing was written, what is there is untouched",
-            hint="give a directory that does not exist, or an empty one",
-        )
+    with _told(directory):
+        if directory.is_symlink() or (directory.exists() and not _is_empty_directory(directory)):
+            raise UsageError(
+                f"{directory} is there already",
+                code="export.not-empty",
+                means="nothing was written, what is there is untouched",
+                hint="give a directory that does not exist, or an empty one",
+            )
     parts = directory.parent / f".{directory.name}.{secrets.token_hex(4)}.partial"
     with _told(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
