@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from types import ModuleType
 
 import pytest
 
@@ -71,8 +72,9 @@ def test_hex_is_read_back_and_nothing_else_is() -> None:
             Fingerprint.of_hex(text, 1)
 
 
-def test_offsets_outside_their_columns_are_noticed() -> None:
+@pytest.mark.parametrize("kernel", [_xxh3, interpreted("_xxh3")])
+def test_offsets_outside_their_columns_are_noticed(kernel: ModuleType) -> None:
     batch = MessageBatch.of([VECTORS[1][0]])
     wrong = memoryview(bytearray(b"\0\0\0\0\x06\0\0\0")).cast("i")
     columns = [batch.subject_offsets, batch.subjects, batch.header_offsets, batch.headers, wrong, batch.payloads]
-    assert fingerprint._xxh3.fingerprint(batch.seq, batch.ts, *columns) == -1
+    assert kernel.fingerprint(batch.seq, batch.ts, *columns) == -1

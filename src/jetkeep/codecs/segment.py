@@ -39,6 +39,8 @@ _MAX_GROUP_BYTES = 1024 * 1024 * 1024
 #: Parquet's writer fills a page by so many values at a time: large payloads must come a few at a time.
 _VALUES_AT_ONCE, _BYTES_AT_ONCE = 1024, 1024 * 1024
 
+_EVERYTHING = (0, 2**64 - 1)
+
 _SAMPLES, _SAMPLE_BYTES = 8, 16 * 1024
 _FASTER_LEVEL = -3
 
@@ -224,7 +226,9 @@ class SegmentReader:
             self._file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(data)), pre_buffer=False)
             metadata = self._file.metadata
             schema = self._file.schema_arrow
-            self._rows = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
+            groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
+            self._rows = [one.num_rows for one in groups]
+            largest = max((one.total_byte_size for one in groups), default=0)
             self.count: int = metadata.num_rows
         if (metadata.metadata or {}).get(b"jetkeep.format") != b"1":
             raise _bad("it is not marked as jetkeep.format 1")
@@ -232,9 +236,11 @@ class SegmentReader:
             raise _bad("its columns are not those of the format")
         if min(self._rows, default=0) < 0 or sum(self._rows) != self.count:
             raise _bad("its counts contradict each other")
+        if largest > _MAX_GROUP_BYTES:
+            raise _bad(f"a row group claims {largest} bytes")
 
     def __iter__(self) -> Iterator[MessageBatch]:
-        return self._batches(0, 2**64 - 1)
+        return self._batches(*_EVERYTHING)
 
     def rows(self, first: int, last: int) -> Iterator[MessageBatch]:
         """The rows from sequence `first` to `last`; row groups outside are not unpacked."""
@@ -249,21 +255,18 @@ class SegmentReader:
             if not rows:
                 continue
             with _refusing():
-                if not self._may_hold(group, first, last):
+                if (first, last) != _EVERYTHING and not self._holds(group, first, last):
                     continue
-                table = self._file.read_row_group(group, use_threads=False).combine_chunks()
-                batch = _from_arrow(table)
+                batch = _from_arrow(self._file.read_row_group(group, use_threads=False).combine_chunks())
             if batch.count != rows or batch.first_seq <= previous:
                 raise _bad("its row groups are not in order of sequence, or not of the length they claim")
             previous = batch.last_seq
             yield batch
 
-    def _may_hold(self, group: int, first: int, last: int) -> bool:
-        about = self._file.metadata.row_group(group)
-        if not 0 <= about.total_byte_size <= _MAX_GROUP_BYTES:
-            raise _bad(f"a row group claims {about.total_byte_size} bytes")
-        span = about.column(0).statistics
-        return span is None or not span.has_min_max or bool(span.min <= last and span.max >= first)
+    def _holds(self, group: int, first: int, last: int) -> bool:
+        # Not from the statistics: to ask pyarrow for those of a file that contradicts itself ends the process.
+        seq = self._file.read_row_group(group, columns=["seq"], use_threads=False)["seq"]
+        return bool(seq[0].as_py() <= last and seq[-1].as_py() >= first)
 
 
 def _from_arrow(table: pa.Table) -> MessageBatch:
