@@ -386,11 +386,5 @@ def test_messages_are_only_looked_at_where_a_limit_can_bite(stream: Manifest, wh
 
 def test_large_segments_make_a_look_at_message_sizes_necessary() -> None:
     one = manifest(config={"storage": "memory"})
-    one.segments = [replace_raw(one.segments[0], 2 * 1024 * 1024)]
+    one.segments[0].raw_bytes = 2 * 1024 * 1024
     assert drafts([one], target(), RestoreOptions(), NOW)[0].scan == "Nats-TTL, max_payload"
-
-
-def replace_raw(ref: SegmentRef, raw: int) -> SegmentRef:
-    changed: SegmentRef = ref.__copy__()
-    changed.raw_bytes = raw
-    return changed

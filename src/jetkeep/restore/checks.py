@@ -14,6 +14,8 @@ from jetkeep.restore.stage import closed_subject
 from jetkeep.restore.subjects import overlap
 from jetkeep.restore.target import Existing, Target
 
+#: What a tar of blocks has beside messages, and beside that for each consumer: headers, padding, configuration.
+TAR_BYTES, CONSUMER_BYTES = 8192, 4096
 _WHY = {
     "max_age": "older than max_age: they expire as soon as the stream is open",
     "max_msgs": "more than max_msgs: the oldest go as soon as the stream is open",
@@ -83,9 +85,11 @@ def _account(draft: Draft, target: Target) -> list[Refusal]:
 
 
 def stored_size(draft: Draft) -> int:
-    """Bytes that the target will count for the messages, at most."""
+    """Bytes that the target will count for the stream, at most; while blocks come in, their files count as they are."""
     manifest = draft.manifest
-    return manifest.bytes + (0 if draft.config.get("storage") == "memory" else 18 * manifest.messages)
+    if draft.config.get("storage") == "memory":
+        return manifest.bytes
+    return manifest.bytes + 18 * manifest.messages + TAR_BYTES + CONSUMER_BYTES * len(draft.consumers)
 
 
 def overlaps(draft: Draft, others: Mapping[str, JsonDict]) -> dict[str, str]:

@@ -99,7 +99,6 @@ _MEANS = {
     "persist_mode": "every message is written before it is acknowledged, as by default",
     "allow_batched": "fast batches are refused to publishers",
     "consumer": "the origin is read through a consumer of the server's own",
-    "preferred": "no server accepts it in a stored configuration",
     "pause_until": "the consumer is not paused",
     "priority_groups": "clients share the consumer without priorities",
     "priority_policy": "clients share the consumer without priorities",

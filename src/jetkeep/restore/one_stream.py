@@ -17,9 +17,9 @@ from jetkeep.restore.comparing import Found, compare_messages, fingerprint_strea
 from jetkeep.restore.consumers import compare as compare_consumer
 from jetkeep.restore.decisions import Step
 from jetkeep.restore.pausing import paused, wake
-from jetkeep.restore.removal import remove_claimed, try_to_remove
+from jetkeep.restore.removal import APPEARS_BYTES_A_SECOND, APPEARS_S, remove_claimed, try_to_remove
 from jetkeep.restore.report import StreamReport
-from jetkeep.restore.sending import Sent, send
+from jetkeep.restore.sending import Progress, Sent, send
 from jetkeep.restore.settling import losses_settle, replicas_follow
 from jetkeep.restore.stage import claim_of, staged
 from jetkeep.restore.target import Target
@@ -45,10 +45,10 @@ async def restore_stream(run: Run, step: Step) -> StreamReport:
         JetkeepError: it was not restored; what was there of it is removed, as far as the server answers.
     """
     report = StreamReport(step)
-    progress = _Progress()
+    progress = Progress()
     if step.leftover:
         claim = run.target.streams[step.name].claim
-        if await remove_claimed(run.js, step.name, claim, may_appear=False):
+        if await remove_claimed(run.js, step.name, claim, 0):
             report.notes.append("an unfinished restore of this repository was removed first")
     try:
         sent = await _fill(run, step, report, progress)
@@ -61,9 +61,7 @@ async def restore_stream(run: Run, step: Step) -> StreamReport:
             await _open(run, step)
     except BaseException as failure:
         if progress.requested:
-            left = await _undisturbed(
-                try_to_remove(run.js, step.name, run.claim, may_appear=run.target.clustered or progress.sent)
-            )
+            left = await _undisturbed(try_to_remove(run.js, step.name, run.claim, _may_appear(run, step, progress)))
             if left and isinstance(failure, JetkeepError):
                 failure.hint = f"{left}; {failure.hint}" if failure.hint else left
         raise
@@ -76,18 +74,14 @@ async def restore_stream(run: Run, step: Step) -> StreamReport:
     return report
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How far the server was asked: decides what there may be to remove."""
-
-    requested: bool = False
-    sent: bool = False
-
-    def request(self) -> None:
-        self.requested = True
+def _may_appear(run: Run, step: Step, progress: Progress) -> float:
+    """For how many seconds a stream that is not there may still show up as the outcome of this restore."""
+    if not run.target.clustered and not progress.ended:
+        return 0  # blocks make a stream only once they are all there, an archive makes it at once
+    return APPEARS_S + step.forecast.bytes / APPEARS_BYTES_A_SECOND
 
 
-async def _fill(run: Run, step: Step, report: StreamReport, progress: _Progress) -> Sent:
+async def _fill(run: Run, step: Step, report: StreamReport, progress: Progress) -> Sent:
     limits = run.target.limits(int(step.config.get("num_replicas") or 1))
     kind = "memory" if step.config.get("storage") == "memory" else "storage"
     bounded = bool(limits.get("max_bytes_required") or int(limits.get(f"{kind}_max_stream_bytes", 0)) > 0)
@@ -96,13 +90,11 @@ async def _fill(run: Run, step: Step, report: StreamReport, progress: _Progress)
         replace(step, consumers=paused(step.consumers, step.manifest.bytes, run.now_ns())) if run.pauses else step
     )
     try:
-        sent = await send(run.repository, run.js, sleeping, config, emit=run.emit, requested=progress.request)
+        sent = await send(run.repository, run.js, sleeping, config, emit=run.emit, progress=progress)
     except ApiError as refused:
         if refused.what.startswith("STREAM.RESTORE."):
             progress.requested = False  # refused before anything was made
         raise
-    finally:
-        progress.sent = progress.requested
     report.seconds |= sent.seconds
     return sent
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -28,6 +28,14 @@ PIECES_AHEAD = 2
 
 
 @dataclass(slots=True)
+class Progress:
+    """How far the server was asked: `requested` a restore of this name, `ended` told that it has everything."""
+
+    requested: bool = False
+    ended: bool = False
+
+
+@dataclass(slots=True)
 class Sent:
     """What was sent, and the seconds in which nothing but the repository was waited for."""
 
@@ -44,11 +52,11 @@ async def send(
     config: JsonDict,
     *,
     emit: Emit,
-    requested: Callable[[], None],
+    progress: Progress,
 ) -> Sent:
     """Restore the messages of `step` under `config`; on return the server says that it has them, which is not proof.
 
-    `requested` is called right before the server is asked: from then on a stream of that name may be this restore's.
+    `progress` tells at any moment whether there may be something of this restore at the server.
 
     Raises:
         BadDataError: the repository's bytes are not what they must be.
@@ -62,13 +70,14 @@ async def send(
     try:
         first = await _next(pieces, packing)
         fetched = time.monotonic() - began
-        requested()
+        progress.requested = True
         async with js.restore(step.name, config, request_state(step)) as sink:
             piece: bytes | None = first
             while piece is not None:
                 await sink.send(piece)
                 while (piece := await _next(pieces, packing, PATIENCE_S)) == b"":
                     await sink.send(SKIPPABLE_FRAME)
+            progress.ended = True
             info = await sink.finish()
     finally:
         packing.cancel()
