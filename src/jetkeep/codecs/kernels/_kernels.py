@@ -18,7 +18,7 @@ if cython.compiled:
 
 COMPILED = cython.compiled
 #: SHA-256 of this file with these 64 digits as zeros: tests find a binary that was compiled from another source.
-SOURCE_DIGEST = "264db1ea95b03fdbabf1c840a5f16824c17f7bd66867cde4d3ec709063830d79"
+SOURCE_DIGEST = "3da96eb042101a195629dee38a5420ae272b51921b60d4363fc75171f110b6f3"
 
 # What `archive_scan` and `archive_unpack` stopped at.
 CUT, FULL, SENTINEL, MALFORMED, TOO_LARGE, OUT_OF_ORDER, NO_SUBJECT = range(7)
@@ -51,8 +51,8 @@ def repeat(
 ) -> cython.void:
     """Copies `size` bytes from `back` bytes before `to`, as if one by one: the two may overlap."""
     if not cython.compiled:
-        run = target[to - back : to]
-        target[to : to + size] = (run * (size // back + 1))[:size]
+        run = target[to - back : to - back + min(size, back)]
+        target[to : to + size] = run if size <= back else (run * (size // back + 1))[:size]
         return
     i: cython.Py_ssize_t = 0
     if back >= 16 and size >= 16:
@@ -71,7 +71,7 @@ def repeat(
 @cython.nogil
 @cython.exceptval(check=False)
 @cython.locals(tag=cython.uint, kind=cython.uint, offset=cython.Py_ssize_t, length=cython.Py_ssize_t)
-@cython.locals(wide=cython.Py_ssize_t, to=cython.Py_ssize_t)
+@cython.locals(wide=cython.Py_ssize_t, top=cython.Py_ssize_t, to=cython.Py_ssize_t)
 def s2_ops(
     block: cython.pointer(cython.const[cython.uchar]),
     at: cython.Py_ssize_t,
@@ -97,7 +97,8 @@ def s2_ops(
                 if wide > 2:
                     length += block[at + 2] << 16
                 if wide > 3:
-                    length += cython.cast(cython.Py_ssize_t, block[at + 3]) << 24
+                    top = block[at + 3]
+                    length += top << 24
                 at += wide
             if length > end - at or length > size - to:
                 return False
@@ -137,7 +138,8 @@ def s2_ops(
                 return False
             length = (tag >> 2) + 1
             offset = block[at + 1] | block[at + 2] << 8 | block[at + 3] << 16
-            offset |= cython.cast(cython.Py_ssize_t, block[at + 4]) << 24
+            top = block[at + 4]
+            offset |= top << 24
             at += 5
         if offset <= 0 or offset > to or length > size - to:
             return False
@@ -176,7 +178,7 @@ def s2_decode(
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-@cython.locals(value=cython.ulonglong, byte=cython.uint, shift=cython.uint, i=cython.int)
+@cython.locals(value=cython.ulonglong, byte=cython.ulonglong, shift=cython.uint, i=cython.int)
 def entry_head(
     data: cython.pointer(cython.const[cython.uchar]),
     at: cython.Py_ssize_t,
@@ -193,7 +195,7 @@ def entry_head(
             at += 1
             if shift == 63 and byte > 1:
                 return -2
-            value |= cython.cast(cython.ulonglong, byte & 127) << shift
+            value |= (byte & 127) << shift
             if byte < 128:
                 break
             shift += 7
@@ -213,7 +215,7 @@ def archive_head(data: cython.const[cython.uchar][::1], at: cython.Py_ssize_t, h
 
 @cython.locals(end=cython.Py_ssize_t, body=cython.Py_ssize_t, rows=cython.Py_ssize_t, status=cython.int)
 @cython.locals(subjects=cython.ulonglong, headers=cython.ulonglong, payloads=cython.ulonglong, size=cython.ulonglong)
-@cython.locals(bound=cython.ulonglong, total=cython.ulonglong)
+@cython.locals(bound=cython.ulonglong, total=cython.ulonglong, left=cython.ulonglong)
 def archive_scan(
     data: cython.const[cython.uchar][::1],
     at: cython.Py_ssize_t,
@@ -252,11 +254,11 @@ def archive_scan(
             if head[2] <= previous:
                 status = 5
                 break
-            size = head[0] + head[3] + head[4]
+            size, left = head[0] + head[3] + head[4], end - body
             total = subjects + headers + payloads
             if rows and total + size > bound:
                 break
-            if size > cython.cast(cython.ulonglong, end - body):
+            if size > left:
                 status = 0
                 break
             at = body + size
