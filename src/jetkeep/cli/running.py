@@ -7,6 +7,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from jetkeep.cli.allocator import settle_allocator
 from jetkeep.errors import InterruptedRunError, JetkeepError
 
 T = TypeVar("T")
@@ -19,6 +20,7 @@ def run(operation: Coroutine[Any, Any, T]) -> T:
         InterruptedRunError: a signal stopped it.
         JetkeepError: what the operation raised; the first one when several tasks failed at once.
     """
+    settle_allocator()
     return asyncio.run(_guarded(operation))
 
 
