@@ -25,6 +25,8 @@ SENTINEL = bytes(5)
 MAX_SUBJECT = 65535
 #: Headers and payload: no server takes more than 64 MiB from a client; servers add a few headers of their own.
 MAX_BODY = 65 * 1024 * 1024
+#: A stream's state is a handful of numbers and times.
+MAX_STATE = 1024 * 1024
 #: A consumer's state grows by some 70 bytes for every delivery that waits for its acknowledgement.
 MAX_DOCUMENT = 256 * 1024 * 1024
 #: An entry's five integers at their longest.
@@ -60,9 +62,13 @@ class ArchiveDecoder:
         Raises:
             BadDataError: the bytes are not an archive.
         """
-        held, self._pending = self._pending, bytearray()
+        held = self._pending
         if held:
             held += decoded
+            # In place until the entry is whole: an entry of many pieces must not be copied with each of them.
+            if len(held) < self._needed:
+                return
+            self._pending = bytearray()
         data, at = memoryview(held or decoded), 0
         if len(data) >= self._needed:
             self._needed = 0
@@ -105,7 +111,7 @@ class ArchiveDecoder:
         if body < 0:
             raise _bad(_WRONG[_kernels.MALFORMED])
         name_size, _, seq, headers, size = self._head
-        if name_size > MAX_SUBJECT or size > MAX_DOCUMENT or headers:
+        if name_size > MAX_SUBJECT or size > (MAX_STATE if self._documents is None else MAX_DOCUMENT) or headers:
             raise _bad(_WRONG[_kernels.TOO_LARGE])
         if body + name_size + size > len(data):
             self._needed = body + name_size + size - at

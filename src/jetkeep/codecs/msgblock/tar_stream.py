@@ -15,6 +15,8 @@ from jetkeep.errors import BadDataError
 
 BLOCK = 512
 _MAX_PAX = 64 * 1024
+#: Writers fill a tar up to a whole record with zeros; gigabytes of them, which pack into nothing, are an attack.
+_MAX_ZERO_BLOCKS = 8192
 
 
 def bad_tar(what: str) -> BadDataError:
@@ -94,6 +96,8 @@ class TarReader:
     def _header(self, header: bytes) -> Iterator[Member]:
         if not header.strip(b"\0"):
             self._zero_blocks += 1
+            if self._zero_blocks > _MAX_ZERO_BLOCKS:
+                raise bad_tar("goes on with zeros behind its end")
             return
         if self._zero_blocks:
             raise bad_tar("goes on behind its end")
