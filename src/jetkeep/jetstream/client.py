@@ -25,6 +25,9 @@ class HeaderBlock(dict[str, str]):
             self[Header.STATUS.value] = found[1].decode()
             self[Header.DESCRIPTION.value] = found[2].decode(errors="replace").strip()
 
+    def __bool__(self) -> bool:
+        return True  # a block without a status is a header all the same
+
 
 class RawClient(Client):
     """nats-py's client; messages' `headers` are HeaderBlocks, or None when there are none.

@@ -1,0 +1,5 @@
+"""Drill: restore into a throw-away server, compare by more than one road, keep the evidence."""
+
+from jetkeep.drill.run import DrillOptions, DrillReport, drill
+
+__all__ = ["DrillOptions", "DrillReport", "drill"]

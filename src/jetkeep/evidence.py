@@ -1,0 +1,45 @@
+"""The document of a drill: what was rehearsed, what was expected and found (docs/reference/evidence.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from jetkeep.model import JsonDict
+from jetkeep.repository import documents, layout
+from jetkeep.repository.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Evidence in a repository: its key and the document."""
+
+    key: str
+    body: JsonDict
+
+
+async def keep(repository: Repository, label: str, drill_id: str, body: JsonDict) -> str:
+    """Store a drill's document; durable on return. Returns its key.
+
+    Raises:
+        StoreError: it could not be stored.
+    """
+    key = f"{layout.EVIDENCE}{label}-{drill_id}.json"
+    await repository.store.create(key, documents.seal({"format": documents.FORMAT, "features": [], **body}))
+    return key
+
+
+async def kept(repository: Repository) -> list[Kept]:
+    """All evidence in the repository, oldest first.
+
+    Raises:
+        BadDataError: a document is damaged.
+    """
+    found = []
+    async for info in repository.store.list(layout.EVIDENCE):
+        if info.key.endswith(".json"):
+            data = await repository.store.read(info.key, documents.MAX_DOCUMENT)
+            body: JsonDict = msgspec.json.decode(documents.open_envelope(data, info.key))
+            found.append(Kept(info.key, body))
+    return sorted(found, key=lambda one: str(one.body.get("started_at", "")))
