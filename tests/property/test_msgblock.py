@@ -110,7 +110,7 @@ def hostile_tars(count: int) -> None:
 
 
 def test_no_tar_makes_anything_else_than_bad_data() -> None:
-    hostile_tars(1500)
+    hostile_tars(600)
 
 
 @pytest.mark.slow
