@@ -216,9 +216,9 @@ def _print_report(report: RestoreReport, label: str) -> None:
             if one.error.hint:
                 say(f"  do:   {one.error.hint}")
     done = [one for one in report.streams if one.status == "restored"]
-    messages = sum(one.step.manifest.messages - one.lost for one in done)
+    total = sum(one.step.manifest.messages - one.lost for one in done)
     kind = "" if report.status == "complete" else f", {report.status.upper()}"
     say(
-        f"restored {len(done)} of {len(report.streams)} streams from backup {label}{kind}: {messages:,} messages, "
+        f"restored {len(done)} of {len(report.streams)} streams from backup {label}{kind}: {total:,} messages, "
         f"compared with what was captured, in {seconds(report.seconds)}"
     )

@@ -105,10 +105,10 @@ async def _fetch(js: JetStream, stream: str, start: int | None, count: int) -> l
     made = await js.request(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config})
     inbox = js.client.new_inbox()
     queue: asyncio.Queue[Any] = asyncio.Queue()
-    subscription = await js.client.subscribe(inbox, cb=queue.put, pending_msgs_limit=0, pending_bytes_limit=0)
+    subscription = await js.subscribe(inbox, queue.put)
     try:
         ask = json.dumps({"batch": count, "no_wait": True}).encode()
-        await js.client.publish(f"{js.prefix}.CONSUMER.MSG.NEXT.{stream}.{made['name']}", ask, reply=inbox)
+        await js.publish(f"{js.prefix}.CONSUMER.MSG.NEXT.{stream}.{made['name']}", ask, reply=inbox)
         found: list[Message] = []
         while len(found) < count:
             try:
@@ -122,7 +122,7 @@ async def _fetch(js: JetStream, stream: str, start: int | None, count: int) -> l
             found.append(_delivered(raw))
         return found
     finally:
-        await subscription.unsubscribe()
+        await js.unsubscribe(subscription)
         await js.request(f"CONSUMER.DELETE.{stream}.{made['name']}")
 
 
