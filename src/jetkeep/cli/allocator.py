@@ -21,5 +21,5 @@ def settle_allocator() -> None:
     if not hasattr(library, "mallopt"):
         return
     library.mallopt(_ARENA_MAX, 1)
-    library.mallopt(_MMAP_THRESHOLD, 64 * 1024 * 1024)
-    library.mallopt(_TRIM_THRESHOLD, 32 * 1024 * 1024)
+    library.mallopt(_MMAP_THRESHOLD, 32 * 1024 * 1024)
+    library.mallopt(_TRIM_THRESHOLD, 64 * 1024 * 1024)
