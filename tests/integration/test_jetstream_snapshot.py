@@ -199,7 +199,7 @@ async def test_acknowledgements_that_are_not_permitted_are_named(start_server: S
     await fill(server, 24, "LARGE", user="bob", password="pw")
     began = time.monotonic()
     async with reach(server, user="ann", password="pw") as js:
-        assert (await receive(js, name="SMALL"))[1] >= MIB
+        assert (await receive(js, name="SMALL", window=8 * MIB))[1] >= MIB
         with pytest.raises(ServerError, match=r"\$JS\.SNAPSHOT\.ACK\.LARGE\.>") as caught:
             await receive(js, name="LARGE")
     assert caught.value.code == "nats.permission"

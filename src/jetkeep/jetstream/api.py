@@ -122,7 +122,7 @@ class JetStream:
             raise self.watch.trouble(lost, subject, self.inboxes) or _silent(subject, limit) from None
         except nats.errors.MaxPayloadError:
             raise _too_large(subject, len(payload), self.max_payload) from None
-        except nats.errors.Error as failure:
+        except (nats.errors.Error, OSError) as failure:
             raise self.watch.denied(subject, self.inboxes) or self.watch.disconnected(str(failure)) from None
         finally:
             asked.cancel()
@@ -137,19 +137,19 @@ class JetStream:
             await self.client.publish(subject, data, reply=reply)
         except nats.errors.MaxPayloadError:
             raise _too_large(subject, len(data), self.max_payload) from None
-        except nats.errors.Error as failure:
+        except (nats.errors.Error, OSError) as failure:
             raise self.watch.disconnected(str(failure)) from None
 
     async def subscribe(self, subject: str, receive: Callable[[Msg], Awaitable[None]]) -> Subscription:
         """Call `receive` for every message; nothing is dropped, so whoever subscribes bounds what comes."""
         try:
             return await self.client.subscribe(subject, cb=receive, pending_msgs_limit=0, pending_bytes_limit=0)
-        except nats.errors.Error as failure:
+        except (nats.errors.Error, OSError) as failure:
             raise self.watch.disconnected(str(failure)) from None
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """Stop listening; a connection that is lost has stopped already."""
-        with suppress(nats.errors.Error):
+        with suppress(nats.errors.Error, OSError):
             await subscription.unsubscribe()
 
     async def may_publish(self, subject: str) -> ServerError | None:
@@ -173,7 +173,7 @@ class JetStream:
     async def _refusal(self, subject: str, inbox: str = "") -> ServerError | None:
         lost = self.watch.disconnects
         # The server refuses in order: when it answers the ping, it has said what it has to say.
-        with suppress(nats.errors.Error):
+        with suppress(nats.errors.Error, OSError):
             await self.client.flush(max(1, round(self.timeout_s)))
         return self.watch.trouble(lost, subject, inbox)
 

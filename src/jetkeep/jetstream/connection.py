@@ -49,10 +49,15 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[JetStream]:
 
 
 async def _close(client: RawClient) -> None:
-    # The client waits for a TLS connection that failed, or for a server that is frozen, for ever.
-    with suppress(nats.errors.Error, OSError):
-        async with asyncio.timeout(CLOSE_S):
-            await client.close()
+    # nats-py waits for ever for a TLS connection that failed or a server that is frozen, and may swallow the
+    # cancellation that a time limit is: so it closes in a task of its own.
+    closing = asyncio.ensure_future(client.close())
+    done, _ = await asyncio.wait({closing}, timeout=CLOSE_S)
+    if done:
+        with suppress(nats.errors.Error, OSError):
+            closing.result()
+    else:
+        closing.cancel()
 
 
 def _options(settings: ConnectionSettings) -> dict[str, Any]:

@@ -115,8 +115,7 @@ class RestoreSender:
                 "the server does not listen any more" if status == "503" else f"{status} {words}"
             )
         elif message.data:
-            error = json.loads(message.data).get("error") or {"description": message.data.decode(errors="replace")}
-            self._failure = self._refused(error)
+            self._failure = self._refused(_error_in(message.data))
         self._progress.set()
 
     def _refused(self, error: JsonDict) -> ApiError:
@@ -135,3 +134,11 @@ class RestoreSender:
             hint="look at the server's log; it gives a restore up after 5 s without data",
             retryable=True,
         )
+
+
+def _error_in(answer: bytes) -> JsonDict:
+    try:
+        error: JsonDict = json.loads(answer)["error"]
+    except (ValueError, KeyError, TypeError):
+        return {"description": answer.decode(errors="replace")}
+    return error

@@ -11,7 +11,7 @@ from typing import Self
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from jetkeep.errors import ServerError
+from jetkeep.errors import ApiError, ServerError
 from jetkeep.jetstream.api import STREAM_NOT_FOUND, JetStream
 from jetkeep.jetstream.client import status_of
 from jetkeep.jetstream.watch import NOTICE_S
@@ -76,6 +76,7 @@ class SnapshotReceiver:
         self.config, self.state = answer["config"], answer["state"]
         self._last_arrival = self._last_ack = time.monotonic()
         self._keeper = asyncio.create_task(self._keep())
+        self._keeper.add_done_callback(lambda _: self._arrived.set())
         return self
 
     async def __aexit__(
@@ -97,6 +98,9 @@ class SnapshotReceiver:
                 raise self._failure
             if self._ended:
                 raise StopAsyncIteration
+            if self._keeper is not None and self._keeper.done():
+                # Nobody looks after the flow any more: why, is the error.
+                self._keeper.result()
             self._arrived.clear()
             await self._arrived.wait()
         chunk = self._chunks.popleft()
@@ -149,10 +153,10 @@ class SnapshotReceiver:
     async def _keep(self) -> None:
         """Keep the server's flow alive while the reader is slow; notice when the server is gone."""
         asked = 0.0
-        while not self._ended and not self._failure:
+        while True:
             await asyncio.sleep(NOTICE_S)
             now = time.monotonic()
-            if self._ended:
+            if self._ended or self._failure:
                 return
             # A small snapshot is whole although its acknowledgements were refused: so only once nothing more comes.
             quiet = now - self._last_arrival > REFUSED_S
@@ -181,9 +185,7 @@ class SnapshotReceiver:
         """Nothing came for a while: is there still anybody to send it?"""
         try:
             await self._js.stream_info(self._stream)
-        except ServerError as failure:
-            if getattr(failure, "err_code", 0) == STREAM_NOT_FOUND:
-                self._fail(f"stream {self._stream} was deleted while its snapshot was sent", "run the backup again")
-            else:
-                self._failure = failure
-                self._arrived.set()
+        except ApiError as failure:
+            if failure.err_code != STREAM_NOT_FOUND:
+                raise
+            self._fail(f"stream {self._stream} was deleted while its snapshot was sent", "run the backup again")
