@@ -37,7 +37,11 @@ def refusals(draft: Draft, target: Target, options: RestoreOptions, claimed: boo
         )
     if name in target.busy:
         found.append(
-            Refusal("restore.exists", f"{name} exists and does not answer", "look at it with `nats stream info`")
+            Refusal(
+                "restore.exists",
+                f"{name} exists and does not answer",
+                "if a restore was killed a moment ago, wait 20 s; else see `nats stream info`",
+            )
         )
     elif name in target.streams and not claimed:
         existing = target.streams[name]

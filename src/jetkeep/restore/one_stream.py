@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ from jetkeep.errors import ApiError, ComparisonError, JetkeepError, ServerError
 from jetkeep.jetstream import JetStream
 from jetkeep.model import Emit, JsonDict, Notice
 from jetkeep.repository.repository import Repository
+from jetkeep.restore.cancelling import to_its_end
 from jetkeep.restore.comparing import Found, compare_messages, fingerprint_stream
 from jetkeep.restore.consumers import compare as compare_consumer
 from jetkeep.restore.decisions import Step
@@ -48,7 +48,7 @@ async def restore_stream(run: Run, step: Step) -> StreamReport:
     progress = Progress()
     if step.leftover:
         claim = run.target.streams[step.name].claim
-        if await remove_claimed(run.js, step.name, claim, 0):
+        if await remove_claimed(run.js, step.name, claim):
             report.notes.append("an unfinished restore of this repository was removed first")
     try:
         sent = await _fill(run, step, report, progress)
@@ -61,7 +61,7 @@ async def restore_stream(run: Run, step: Step) -> StreamReport:
             await _open(run, step)
     except BaseException as failure:
         if progress.requested:
-            left = await _undisturbed(try_to_remove(run.js, step.name, run.claim, _may_appear(run, step, progress)))
+            left = await to_its_end(_clean_up(run, step, progress))
             if left and isinstance(failure, JetkeepError):
                 failure.hint = f"{left}; {failure.hint}" if failure.hint else left
         raise
@@ -74,11 +74,12 @@ async def restore_stream(run: Run, step: Step) -> StreamReport:
     return report
 
 
-def _may_appear(run: Run, step: Step, progress: Progress) -> float:
-    """For how many seconds a stream that is not there may still show up as the outcome of this restore."""
-    if not run.target.clustered and not progress.ended:
-        return 0  # blocks make a stream only once they are all there, an archive makes it at once
-    return APPEARS_S + step.forecast.bytes / APPEARS_BYTES_A_SECOND
+async def _clean_up(run: Run, step: Step, progress: Progress) -> str:
+    """Remove what this restore has made; what to tell when it cannot be done."""
+    # Blocks make a stream only once they are all there, an archive makes it at once.
+    may_appear = APPEARS_S + step.forecast.bytes / APPEARS_BYTES_A_SECOND if progress.ended else 0
+    unseen = run.target.clustered and progress.accepted
+    return await try_to_remove(run.js, step.name, run.claim, may_appear, unseen=unseen)
 
 
 async def _fill(run: Run, step: Step, report: StreamReport, progress: Progress) -> Sent:
@@ -180,14 +181,3 @@ def _timed(report: StreamReport, phase: str) -> Iterator[None]:
         yield
     finally:
         report.seconds[phase] = time.monotonic() - began
-
-
-async def _undisturbed(work: Coroutine[Any, Any, str]) -> str:
-    """Finish cleaning up even when this task is cancelled again meanwhile."""
-    task = asyncio.create_task(work)
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            continue
-    return task.result()

@@ -5,33 +5,40 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from jetkeep.catalog import live_batches
 from jetkeep.codecs.archive import ArchiveEncoder
 from jetkeep.codecs.batch import MessageBatch
 from jetkeep.codecs.msgblock import TarEncoder
 from jetkeep.codecs.s2 import S2Encoder
-from jetkeep.errors import CannotRestoreError
+from jetkeep.errors import ApiError, CannotRestoreError, ServerError
 from jetkeep.jetstream import JetStream
 from jetkeep.model import Emit, JsonDict, StreamAdvanced
 from jetkeep.repository.repository import Repository
+from jetkeep.restore.cancelling import to_its_end
 from jetkeep.restore.decisions import Step
 from jetkeep.restore.forecast import too_large
 
 #: A server gives a restore up after 5 s without a chunk; a skippable frame keeps it when the repository is slow.
 PATIENCE_S = 2.0
 SKIPPABLE_FRAME = b"\xfe\x00\x00\x00"
+#: One stored byte under a checksum that is not its own.
+BROKEN_FRAME = b"\x01\x05\x00\x00\x00\x00\x00\x00!"
+BREAK_OFF_S = 5.0
 #: Packed pieces that wait for the server.
 PIECES_AHEAD = 2
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far the server was asked: `requested` a restore of this name, `ended` told that it has everything."""
+    """How far the server was asked: `requested` a restore, `accepted` by it, `ended`: it may make the stream at any time."""
 
     requested: bool = False
+    accepted: bool = False
     ended: bool = False
 
 
@@ -71,14 +78,29 @@ async def send(
         first = await _next(pieces, packing)
         fetched = time.monotonic() - began
         progress.requested = True
-        async with js.restore(step.name, config, request_state(step)) as sink:
-            piece: bytes | None = first
-            while piece is not None:
-                await sink.send(piece)
-                while (piece := await _next(pieces, packing, PATIENCE_S)) == b"":
-                    await sink.send(SKIPPABLE_FRAME)
+        async with AsyncExitStack() as stack:
+            sink = js.restore(step.name, config, request_state(step))
+            stack.push_async_exit(sink)
+            try:
+                await to_its_end(sink.__aenter__())
+                piece: bytes | None = first
+                while piece is not None:
+                    await sink.send(piece)
+                    while (piece := await _next(pieces, packing, PATIENCE_S)) == b"":
+                        await sink.send(SKIPPABLE_FRAME)
+            except BaseException:
+                if sink.accepted:
+                    progress.ended = True
+                    progress.ended = not await to_its_end(_break_off(sink))
+                raise
+            finally:
+                progress.accepted = sink.accepted
             progress.ended = True
-            info = await sink.finish()
+            try:
+                info = await sink.finish()
+            except ApiError:
+                progress.ended = False
+                raise
     finally:
         packing.cancel()
         await asyncio.gather(packing, return_exceptions=True)
@@ -86,21 +108,37 @@ async def send(
     return Sent(info, packer.messages, packer.left_out, seconds)
 
 
+async def _break_off(sink: Any) -> bool:
+    """Make the server give the restore up now; true when it says that it did.
+
+    It would notice only after 5 s, and on some versions a cluster then deletes what has the name by that time, be it
+    the stream of the next, good restore.
+    """
+    try:
+        async with asyncio.timeout(BREAK_OFF_S):
+            await sink.send(BROKEN_FRAME)
+            await sink.finish()
+    except ApiError:
+        return True
+    except (ServerError, TimeoutError):
+        return False
+    return False
+
+
 async def _next(
     pieces: asyncio.Queue[bytes | None], packing: asyncio.Task[None], patience: float | None = None
 ) -> bytes | None:
     """The next piece, None at the end, b"" when none came in time; raises what the packing raised."""
     getting = asyncio.ensure_future(pieces.get())
-    await asyncio.wait({getting, packing}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-    if not getting.done() and packing.done() and pieces.empty():
-        getting.cancel()
-        packing.result()
-    if not getting.done():
-        if not packing.done():
-            getting.cancel()
+    try:
+        await asyncio.wait({getting, packing}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if not getting.done() and not packing.done():
             return b""
-        await getting
-    return getting.result()
+        if not getting.done() and pieces.empty():
+            packing.result()
+        return await getting
+    finally:
+        getting.cancel()
 
 
 async def _pack(
