@@ -47,9 +47,10 @@ def command(
     from jetkeep.capture.run import BackupOptions, back_up
     from jetkeep.cli.progress import progress
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import open_or_create_repository, server_settings
+    from jetkeep.cli.settings import open_or_create_repository, server_settings, store_of
     from jetkeep.jetstream import connect
 
+    store_of(repo)  # what is wrong with it is said before anything else is tried
     settings = server_settings(connection)
     options = BackupOptions(streams, exclude, source or settings.context or "nats", label, tags)
 

@@ -38,9 +38,10 @@ def command(label: str | None, repo: str | None, stream: str | None, as_json: bo
 async def _show(repo: str | None, label: str | None, stream: str | None, as_json: bool) -> int:
     from jetkeep.catalog import choose_streams, find_backup
     from jetkeep.cli.settings import open_repository
+    from jetkeep.repository.pins import pins as repository_pins
 
     repository = await open_repository(repo)
-    pins = await repository.pins()
+    pins = await repository_pins(repository)
     if label is not None:
         backup = await find_backup(repository, label)
         chosen = await choose_streams(repository, backup, [stream] if stream else [])

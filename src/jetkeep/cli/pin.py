@@ -26,13 +26,14 @@ def command(label: str, repo: str | None, reason: str, remove: bool, as_json: bo
     from jetkeep.cli.render import document, say
     from jetkeep.cli.running import run
     from jetkeep.cli.settings import open_repository
+    from jetkeep.repository import pins
 
     async def operation() -> None:
         repository = await open_repository(repo)
         if remove:
-            await repository.unpin(label)
+            await pins.unpin(repository, label)
         else:
-            await repository.pin(label, reason, now_ns=time.time_ns)
+            await pins.pin(repository, label, reason, now_ns=time.time_ns)
 
     run(operation())
     if as_json:

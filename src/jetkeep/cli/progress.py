@@ -16,6 +16,8 @@ from jetkeep.model import Emit, Event, Notice, StreamAdvanced, StreamBegan, Stre
 def progress(quiet: bool, stream: TextIO | None = None) -> Iterator[Emit]:
     """Give an `emit` for an operation; the display ends with the block."""
     out = stream or sys.stderr
+    if not quiet:
+        _say_when_slow(out)
     if quiet:
         yield lambda event: None
     elif out.isatty():
@@ -23,6 +25,13 @@ def progress(quiet: bool, stream: TextIO | None = None) -> Iterator[Emit]:
             yield emit
     else:
         yield _Lines(out)
+
+
+def _say_when_slow(out: TextIO) -> None:
+    from jetkeep.codecs.kernels import COMPILED
+
+    if not COMPILED:
+        out.write("note: jetkeep was installed without a C compiler: the same results, many times slower\n")
 
 
 class _Lines:

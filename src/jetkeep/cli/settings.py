@@ -19,7 +19,7 @@ def store_of(repo: str | None) -> LocalStore:
     Raises:
         UsageError: none was given, or its URL cannot be used.
     """
-    from jetkeep.repository.repository import store_at
+    from jetkeep.repository.address import store_at
 
     if not repo:
         raise UsageError(
