@@ -20,6 +20,8 @@ CHUNKS_IN_FLIGHT = 16
 ACK_S = 15.0
 #: After the last chunk the server moves and indexes everything: this long, and a second for every 10 MB.
 FINISH_S, FINISH_BYTES_S = 60.0, 10_000_000
+#: For so long nobody may listen for the first chunk.
+KNOCK_S = 3.0
 
 
 class RestoreSender:
@@ -44,6 +46,7 @@ class RestoreSender:
         self._inbox = ""
         self._sent = self._acked = 0
         self._last_ack = 0.0
+        self._unheard = False
         self._lost = js.watch.disconnects
         self.accepted = False
         self.bytes_sent = 0
@@ -72,9 +75,26 @@ class RestoreSender:
         for at in range(0, len(view), size):
             await self._until_waiting(CHUNKS_IN_FLIGHT - 1)
             chunk = bytes(view[at : at + size])
-            self._sent += 1
             self.bytes_sent += len(chunk)
+            if not self._sent:
+                await self._knock(chunk)
+                continue
+            self._sent += 1
             await self._js.publish(self._subject, chunk, self._inbox)
+
+    async def _knock(self, chunk: bytes) -> None:
+        """Send the first chunk until it is taken: in a cluster the server's answer can be quicker than its interest."""
+        deadline = time.monotonic() + KNOCK_S
+        while True:
+            self._sent += 1
+            await self._js.publish(self._subject, chunk, self._inbox)
+            try:
+                return await self._until_waiting(0)
+            except ServerError:
+                if not self._unheard or time.monotonic() > deadline:
+                    raise
+                self._failure, self._unheard = None, False
+                await asyncio.sleep(0.05)
 
     async def finish(self) -> JsonDict:
         """Say that this was all; returns the info of the restored stream once the server has it."""
@@ -110,6 +130,7 @@ class RestoreSender:
         self._acked += 1
         self._last_ack = time.monotonic()
         status, words = status_of(message)
+        self._unheard = status == "503"
         if status:
             self._failure = self._gone(
                 "the server does not listen any more" if status == "503" else f"{status} {words}"
