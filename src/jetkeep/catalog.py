@@ -12,7 +12,8 @@ from jetkeep.codecs.batch import MessageBatch
 from jetkeep.codecs.fingerprint import Fingerprint
 from jetkeep.codecs.sequences import SequenceSet
 from jetkeep.errors import AccessDeniedError, NoRepositoryError, UsageError
-from jetkeep.repository.documents import Backup, Manifest, SegmentRef, StreamEntry, damaged
+from jetkeep.repository.documents import Backup, Manifest, SegmentRef, StreamEntry
+from jetkeep.repository.encoding import damaged
 from jetkeep.repository.leases import lease
 from jetkeep.repository.repository import Repository
 

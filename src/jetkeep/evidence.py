@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import msgspec
 
 from jetkeep.model import JsonDict
-from jetkeep.repository import documents, layout
+from jetkeep.repository import encoding, layout
+from jetkeep.repository.documents import FORMAT
 from jetkeep.repository.repository import Repository
 
 
@@ -26,7 +27,7 @@ async def keep(repository: Repository, label: str, drill_id: str, body: JsonDict
         StoreError: it could not be stored.
     """
     key = f"{layout.EVIDENCE}{label}-{drill_id}.json"
-    await repository.store.create(key, documents.seal({"format": documents.FORMAT, "features": [], **body}))
+    await repository.store.create(key, encoding.seal({"format": FORMAT, "features": [], **body}))
     return key
 
 
@@ -39,7 +40,7 @@ async def kept(repository: Repository) -> list[Kept]:
     found = []
     async for info in repository.store.list(layout.EVIDENCE):
         if info.key.endswith(".json"):
-            data = await repository.store.read(info.key, documents.MAX_DOCUMENT)
-            body: JsonDict = msgspec.json.decode(documents.open_envelope(data, info.key))
+            data = await repository.store.read(info.key, encoding.MAX_DOCUMENT)
+            body: JsonDict = msgspec.json.decode(encoding.open_envelope(data, info.key))
             found.append(Kept(info.key, body))
     return sorted(found, key=lambda one: str(one.body.get("started_at", "")))

@@ -11,6 +11,7 @@ from jetkeep.model import Emit, Notice
 from jetkeep.repository import layout
 from jetkeep.repository.documents import Backup, Manifest
 from jetkeep.repository.leases import Lease, lease, locked
+from jetkeep.repository.pins import pins as all_pins
 from jetkeep.repository.repository import Damage, Repository
 from jetkeep.retention import Candidate, Decision, Policy, decide
 
@@ -96,7 +97,7 @@ def _refuse_damage(damage: Sequence[Damage]) -> None:
 
 
 async def _candidates(repository: Repository, whole: Sequence[Backup]) -> list[Candidate]:
-    pins = await repository.pins()
+    pins = await all_pins(repository)
     return [
         Candidate(
             label=backup.label,

@@ -12,7 +12,7 @@ from jetkeep.catalog import not_live
 from jetkeep.codecs.fingerprint import Fingerprint
 from jetkeep.errors import BadDataError, JetkeepError
 from jetkeep.model import Emit, StreamAdvanced, StreamBegan, StreamEnded
-from jetkeep.repository import documents, layout
+from jetkeep.repository import documents, encoding, layout
 from jetkeep.repository.documents import Backup, Manifest, SegmentRef, StreamEntry
 from jetkeep.repository.repository import Repository
 
@@ -105,13 +105,13 @@ async def _backups(repository: Repository, label: str | None, report: VerifyRepo
     for prefix, kind in ((layout.PINS, documents.Pin),):
         async for info in repository.store.list(prefix):
             try:
-                documents.unseal(await repository.store.read(info.key, documents.MAX_DOCUMENT), info.key, kind)
+                encoding.unseal(await repository.store.read(info.key, encoding.MAX_DOCUMENT), info.key, kind)
             except BadDataError as wrong:
                 report.findings.append(_finding(info.key, wrong, []))
     async for info in repository.store.list(layout.EVIDENCE):
         if info.key.endswith(".json"):
             try:
-                documents.open_envelope(await repository.store.read(info.key, documents.MAX_DOCUMENT), info.key)
+                encoding.open_envelope(await repository.store.read(info.key, encoding.MAX_DOCUMENT), info.key)
             except BadDataError as wrong:
                 report.findings.append(_finding(info.key, wrong, []))
     return whole
@@ -149,16 +149,16 @@ def _check_manifest(manifest: Manifest) -> None:
     before = 0
     for ref in manifest.segments:
         if not before < ref.first_seq <= ref.last_seq or not 0 < ref.count <= ref.last_seq - ref.first_seq + 1:
-            raise documents.damaged(where, f"segment {ref.key} is out of order")
+            raise encoding.damaged(where, f"segment {ref.key} is out of order")
         before = ref.last_seq
     if sum(ref.count for ref in manifest.segments) < manifest.messages:
-        raise documents.damaged(where, "its segments hold fewer rows than it has messages")
+        raise encoding.damaged(where, "its segments hold fewer rows than it has messages")
     if not any(dead.intersects(ref.first_seq, ref.last_seq) for ref in manifest.segments):
         total = Fingerprint()
         for ref in manifest.segments:
             total += Fingerprint.of_hex(ref.fingerprint, ref.count)
         if total.hex() != manifest.fingerprint or total.count != manifest.messages:
-            raise documents.damaged(where, "its fingerprint is not the sum of its segments'")
+            raise encoding.damaged(where, "its fingerprint is not the sum of its segments'")
 
 
 async def _read(repository: Repository, segments: Sequence[_Segment], report: VerifyReport, emit: Emit) -> None:
@@ -201,7 +201,7 @@ def _decode(ref: SegmentRef, data: bytes) -> None:
         ref.raw_bytes,
         ref.fingerprint,
     ):
-        raise documents.damaged(ref.key, "its rows are not what the manifest says (range, count, bytes or fingerprint)")
+        raise encoding.damaged(ref.key, "its rows are not what the manifest says (range, count, bytes or fingerprint)")
 
 
 async def _unnamed(

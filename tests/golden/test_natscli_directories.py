@@ -64,9 +64,8 @@ async def test_an_account_of_each_server_version_is_imported_exactly(version: st
             consumer = server["consumers"][doc.name]
             for what in ("delivered", "ack_floor"):
                 keys = ("consumer_seq", "stream_seq")
-                assert {key: getattr(doc.state, what)[key] for key in keys} == {
-                    key: consumer[what][key] for key in keys
-                }
+                position = getattr(doc.state, what)
+                assert {key: getattr(position, key) for key in keys} == {key: consumer[what][key] for key in keys}
             assert len(doc.state.pending) == consumer["num_ack_pending"]
             assert len(doc.state.redelivered) == consumer["num_redelivered"]
 

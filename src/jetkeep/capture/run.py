@@ -96,7 +96,7 @@ async def back_up(
         if outcome.failed and not outcome.captured:
             # Nothing to restore from: a commit would only look like a backup.
             raise next(iter(outcome.failed.values()))
-        await repository.commit(backup)
+        backup = await repository.commit(backup, held, relabel=options.label is None)
     return BackupReport(backup, outcome.captured, outcome.failed, loop.time() - began)
 
 

@@ -108,7 +108,7 @@ async def import_directory(
             selection=Selection(include=[], exclude=[], total=len(paths)),
             streams=_entries(imported, failed),
         )
-        await repository.commit(backup)
+        backup = await repository.commit(backup, held, relabel=options.label is None)
     return ImportReport(backup, imported, failed, time.monotonic() - began)
 
 

@@ -5,20 +5,30 @@ An unknown key, format or feature is an error by name: a reader that overlooked 
 
 from __future__ import annotations
 
-import hashlib
-import re
-from typing import Any, TypeVar
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
 import msgspec
-import zstandard
+from msgspec import Meta
 
-from jetkeep.errors import BadDataError
 from jetkeep.model import ConsumerRecord, ConsumerState, JsonDict, Pending, Position
 
 FORMAT = 1
-#: Bounds against hostile objects: a stored document, and a manifest once decompressed.
-MAX_DOCUMENT = 256 * 1024 * 1024
-MAX_MANIFEST = 2 * 1024 * 1024 * 1024
+
+#: What the types of Python do not say.
+Count = Annotated[int, Meta(ge=0)]
+Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+FingerprintText = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+Moment = Annotated[str, Meta(pattern=r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z\Z")]
+
+
+def moment_of(text: Moment) -> datetime:
+    """A document's time, to the microsecond.
+
+    Raises:
+        ValueError: there is no such time.
+    """
+    return datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=UTC)
 
 
 class Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -32,14 +42,11 @@ class Part(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A piece of a document."""
 
 
-D = TypeVar("D", bound=Document)
-
-
 class RepositoryDocument(Document):
     """`jetkeep.json`."""
 
-    id: str
-    created_at: str
+    id: Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+    created_at: Moment
     created_by: str
 
 
@@ -47,8 +54,8 @@ class ManifestRef(Part):
     """Where a manifest is, and what it must be."""
 
     key: str
-    sha256: str
-    bytes: int
+    sha256: Digest
+    bytes: Count
 
 
 class Failure(Part):
@@ -64,18 +71,18 @@ class StreamEntry(Part, omit_defaults=True):
     """One stream in a backup; without a manifest when it failed."""
 
     name: str
-    status: str
+    status: Literal["complete", "failed"]
     manifest: ManifestRef | None = None
-    kind: str = ""
+    kind: Literal["full", "incremental", ""] = ""
     timeline: str = ""
-    messages: int = 0
-    first_seq: int = 0
-    last_seq: int = 0
-    bytes: int = 0
-    stored_bytes: int = 0
-    consumers: int = 0
+    messages: Count = 0
+    first_seq: Count = 0
+    last_seq: Count = 0
+    bytes: Count = 0
+    stored_bytes: Count = 0
+    consumers: Count = 0
     fingerprint: str = ""
-    gaps: int = 0
+    gaps: Count = 0
     error: Failure | None = None
 
 
@@ -101,7 +108,7 @@ class Selection(Part):
 
     include: list[str]
     exclude: list[str]
-    total: int
+    total: Count
 
 
 class Backup(Document):
@@ -110,15 +117,20 @@ class Backup(Document):
     repository: str
     label: str
     source: str
-    started_at: str
-    finished_at: str
-    status: str
+    started_at: Moment
+    finished_at: Moment
+    status: Literal["complete", "partial"]
     tool: Tool
     server: ServerFacts
     host: str
     tags: list[str]
     selection: Selection
     streams: list[StreamEntry]
+
+    @property
+    def started(self) -> datetime:
+        """When it began, in UTC."""
+        return moment_of(self.started_at)
 
     def stream(self, name: str) -> StreamEntry | None:
         """The complete entry of a stream, None when it is not there or failed."""
@@ -129,15 +141,15 @@ class SegmentRef(Part):
     """A segment: where it is, what it must be, what is in it."""
 
     key: str
-    sha256: str
-    bytes: int
-    first_seq: int
-    last_seq: int
-    count: int
+    sha256: Digest
+    bytes: Count
+    first_seq: Count
+    last_seq: Count
+    count: Count
     first_ts_ns: int
     last_ts_ns: int
-    raw_bytes: int
-    fingerprint: str
+    raw_bytes: Count
+    fingerprint: FingerprintText
 
 
 class Gap(Part):
@@ -147,13 +159,20 @@ class Gap(Part):
     reason: str
 
 
-class StateDoc(Part):
-    """A consumer's state."""
+class PositionDoc(Part):
+    """Where a consumer is."""
 
-    delivered: dict[str, int]
-    ack_floor: dict[str, int]
-    pending: dict[str, tuple[int, int]]
-    redelivered: dict[str, int]
+    consumer_seq: Count
+    stream_seq: Count
+
+
+class StateDoc(Part):
+    """A consumer's state; keys are stream sequences."""
+
+    delivered: PositionDoc
+    ack_floor: PositionDoc
+    pending: dict[Count, tuple[Count, int]]
+    redelivered: dict[Count, Count]
 
 
 class ConsumerDoc(Part):
@@ -173,20 +192,20 @@ class ConsumerDoc(Part):
             config=record.config,
             created_at=record.created,
             state=StateDoc(
-                delivered=state.delivered._asdict(),
-                ack_floor=state.ack_floor._asdict(),
-                pending={str(seq): (one.consumer_seq, one.ts) for seq, one in sorted(state.pending.items())},
-                redelivered={str(seq): count for seq, count in sorted(state.redelivered.items())},
+                delivered=PositionDoc(**state.delivered._asdict()),
+                ack_floor=PositionDoc(**state.ack_floor._asdict()),
+                pending={seq: (one.consumer_seq, one.ts) for seq, one in sorted(state.pending.items())},
+                redelivered=dict(sorted(state.redelivered.items())),
             ),
         )
 
     def record(self) -> ConsumerRecord:
         """The consumer of a document."""
         state = ConsumerState(
-            Position(**self.state.delivered),
-            Position(**self.state.ack_floor),
-            {int(seq): Pending(*one) for seq, one in self.state.pending.items()},
-            {int(seq): count for seq, count in self.state.redelivered.items()},
+            Position(self.state.delivered.consumer_seq, self.state.delivered.stream_seq),
+            Position(self.state.ack_floor.consumer_seq, self.state.ack_floor.stream_seq),
+            {seq: Pending(*one) for seq, one in self.state.pending.items()},
+            dict(self.state.redelivered),
         )
         return ConsumerRecord(self.name, self.config, state, self.created_at)
 
@@ -198,7 +217,7 @@ class Manifest(Document):
     stream: str
     timeline: str
     label: str
-    kind: str
+    kind: Literal["full", "incremental"]
     method: str
     reason: str
     captured_at_ns: int
@@ -206,13 +225,13 @@ class Manifest(Document):
     config: JsonDict
     created_at: str
     state: JsonDict
-    messages: int
-    first_seq: int
-    last_seq: int
-    bytes: int
+    messages: Count
+    first_seq: Count
+    last_seq: Count
+    bytes: Count
     first_ts_ns: int
     last_ts_ns: int
-    fingerprint: str
+    fingerprint: FingerprintText
     segments: list[SegmentRef]
     deleted: str
     gaps: list[Gap]
@@ -224,15 +243,16 @@ class Pin(Document):
     """`pins/<label>.json`."""
 
     label: str
-    pinned_at: str
+    pinned_at: Moment
     reason: str
 
 
 class Owner(Part):
-    """Who holds a lease."""
+    """Who holds a lease; `space` names where the process number means something, empty when that is not known."""
 
     host: str
     pid: int
+    space: str = ""
 
 
 class LeaseDocument(Document):
@@ -241,97 +261,26 @@ class LeaseDocument(Document):
     purpose: str
     nonce: str
     owner: Owner
-    acquired_at: str
-    expires_at: str
+    acquired_at: Moment
+    expires_at: Moment
     labels: list[str]
-
-
-_ENVELOPE = re.compile(rb'\{"sha256":"([0-9a-f]{64})","body":')
-
-
-def seal(document: Document | JsonDict) -> bytes:
-    """The bytes of an enveloped document."""
-    body = msgspec.json.encode(document)
-    return b'{"sha256":"' + hashlib.sha256(body).hexdigest().encode() + b'","body":' + body + b"}\n"
-
-
-def unseal(data: bytes, key: str, kind: type[D]) -> D:
-    """Read an enveloped document.
-
-    Raises:
-        BadDataError: any byte is not what it was, or the format, a feature or a key is unknown.
-    """
-    return _decode(open_envelope(data, key), key, kind)
-
-
-def open_envelope(data: bytes, key: str) -> bytes:
-    """The body's bytes of an enveloped document, once they are proven.
-
-    Raises:
-        BadDataError: any byte is not what it was.
-    """
-    head = _ENVELOPE.match(data)
-    if not head or not data.endswith(b"}\n"):
-        raise damaged(key, "it is not an enveloped document, or it is cut")
-    body = data[head.end() : -2]
-    if hashlib.sha256(body).hexdigest().encode() != head[1]:
-        raise damaged(key, "its bytes do not have the digest that it states")
-    return body
-
-
-def encode_manifest(manifest: Manifest) -> bytes:
-    """A manifest's stored bytes."""
-    return zstandard.ZstdCompressor(level=3).compress(msgspec.json.encode(manifest))
-
-
-def decode_manifest(data: bytes, key: str) -> Manifest:
-    """Read a manifest whose stored bytes have been proven.
-
-    Raises:
-        BadDataError: it cannot be decompressed within bounds, or is no manifest of this format.
-    """
-    try:
-        size = zstandard.frame_content_size(data)
-        if not 0 <= size <= MAX_MANIFEST:
-            raise damaged(key, f"it states a size of {size} bytes")
-        body = zstandard.ZstdDecompressor().decompress(data, max_output_size=size, allow_extra_data=False)
-    except zstandard.ZstdError as wrong:
-        raise damaged(key, str(wrong)) from None
-    return _decode(body, key, Manifest)
-
-
-class _Versions(msgspec.Struct):
-    format: int
-    features: list[str] = []
-
-
-def _decode(body: bytes, key: str, kind: type[D]) -> D:
-    try:
-        versions = msgspec.json.decode(body, type=_Versions)
-        if versions.format != FORMAT or versions.features:
-            unknown = f"format {versions.format}" if versions.format != FORMAT else f"feature '{versions.features[0]}'"
-            raise BadDataError(
-                f"{key} needs {unknown}, which this version does not know",
-                code="data.format",
-                means="nothing of it was read; its data is untouched",
-                hint="use the newer jetkeep that wrote it",
-            )
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as wrong:
-        raise damaged(key, str(wrong)) from None
-
-
-def damaged(key: str, why: str) -> BadDataError:
-    """The error for an object that is not what it must be."""
-    return BadDataError(
-        f"{key} is damaged: {why}",
-        code="data.damaged",
-        means="what depends on this object cannot be read; other backups are not affected",
-        hint="run `jetkeep verify` to see which backups it touches, and restore from another one",
-    )
 
 
 def as_dict(document: Any) -> JsonDict:
     """A document or part as plain JSON values."""
     value: JsonDict = msgspec.to_builtins(document)
     return value
+
+
+def difference(backup: Backup, entry: StreamEntry, manifest: Manifest) -> str:
+    """Which statement of a manifest is not the one of its backup; empty when they agree."""
+    same = ("kind", "timeline", "messages", "first_seq", "last_seq", "bytes", "fingerprint")
+    pairs = {
+        "source": (manifest.source, backup.source),
+        "stream": (manifest.stream, entry.name),
+        "label": (manifest.label, backup.label),
+        **{one: (getattr(manifest, one), getattr(entry, one)) for one in same},
+        "stored_bytes": (sum(one.bytes for one in manifest.segments), entry.stored_bytes),
+        "consumers": (len(manifest.consumers), entry.consumers),
+    }
+    return next((name for name, (one, other) in pairs.items() if one != other), "")

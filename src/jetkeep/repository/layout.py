@@ -1,9 +1,10 @@
-"""Where every object lies: keys from their parts. Pure; the table is in docs/format.md, *Layout*."""
+"""Where every object lies: keys from their parts, and back. Pure; the table is in docs/format.md, *Layout*."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import Literal
 
 from jetkeep.errors import BadDataError
 from jetkeep.repository.names import escape
@@ -11,6 +12,29 @@ from jetkeep.repository.names import escape
 REPOSITORY = "jetkeep.json"
 BACKUPS, PINS, EVIDENCE, LEASES, SOURCES = "backups/", "pins/", "evidence/", "leases/", "sources/"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+_KEY = re.compile(r"(?:(?!\.\.?(?:/|$))[A-Za-z0-9._=-]{1,255}(?:/(?!$)|$)){1,8}", re.ASCII)
+_LONGEST_KEY = 1000  # what every store takes
+_LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_TIMELINE = r"sources/[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_=-]{1,200}/\d{8}T\d{6}-\d{9}(?:-r\d+)?"
+_SEGMENT = re.compile(rf"{_TIMELINE}/segments/\d{{20}}-\d{{20}}-[0-9a-f]{{16}}(?:-\d+)?\.parquet")
+_MANIFEST = re.compile(rf"{_TIMELINE}/manifests/{_LABEL}-[0-9a-f]{{16}}(?:-\d+)?\.json\.zst")
+_LABELLED = re.compile(rf"(?:backups|pins)/({_LABEL})\.json")
+
+
+def check_key(key: str) -> str:
+    """The key, if a store may use it: short, of harmless characters, and inside of the repository.
+
+    Raises:
+        BadDataError: it cannot be one of the format's.
+    """
+    if len(key) > _LONGEST_KEY or not _KEY.fullmatch(key):
+        raise BadDataError(
+            f"{key[:200]!r} is no key of a repository",
+            code="data.key",
+            means="nothing outside of the repository was touched",
+            hint="the document that names it is damaged or was made to do harm: run `jetkeep verify`",
+        )
+    return key
 
 
 def backup_key(label: str) -> str:
@@ -21,6 +45,24 @@ def backup_key(label: str) -> str:
 def pin_key(label: str) -> str:
     """The pin of a backup."""
     return f"{PINS}{label}.json"
+
+
+def lease_key(purpose: str, nonce: str) -> str:
+    """The lease of one run."""
+    return f"{LEASES}{purpose}-{nonce}.json"
+
+
+def label_of(key: str) -> str | None:
+    """The label of a backup's or pin's key; None when the key is no such."""
+    found = _LABELLED.fullmatch(key)
+    return found[1] if found else None
+
+
+def kind_of(key: str) -> Literal["segment", "manifest"] | None:
+    """What lies at a key under `sources/`; None when the format knows no such name."""
+    if _SEGMENT.fullmatch(key):
+        return "segment"
+    return "manifest" if _MANIFEST.fullmatch(key) else None
 
 
 def timeline_prefix(source: str, stream: str, timeline: str) -> str:
@@ -49,8 +91,16 @@ def timeline_of(created_at: str, life: int) -> str:
         BadDataError: the creation time is no RFC 3339 time.
     """
     found = _TIME.fullmatch(created_at)
-    if not found:
-        raise BadDataError(f"'{created_at}' is no creation time of a stream", code="data.created")
-    moment = datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00")).astimezone(UTC)
-    name = f"{moment:%Y%m%dT%H%M%S}-{(found[2] or '').ljust(9, '0')}"
+    try:
+        moment = datetime.fromisoformat(found[1] + found[3]).astimezone(UTC) if found else None
+    except (ValueError, OverflowError):
+        moment = None
+    if found is None or moment is None:
+        raise BadDataError(
+            f"{created_at[:60]!r} is no creation time of a stream",
+            code="data.created",
+            means="without it the stream's messages cannot be told from those of another life of the same name",
+            hint="look at the stream's info on the server",
+        )
+    name = f"{moment.year:04d}{moment:%m%dT%H%M%S}-{(found[2] or '').ljust(9, '0')}"
     return name if life == 1 else f"{name}-r{life}"

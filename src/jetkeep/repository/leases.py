@@ -9,16 +9,24 @@ import platform
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
 
-from jetkeep.errors import LockedError, NoObjectError, StoreError
-from jetkeep.repository import documents, layout
-from jetkeep.repository.documents import LeaseDocument, Owner
-from jetkeep.repository.store import Store
+import msgspec
+
+from jetkeep.errors import BadDataError, LockedError, NoObjectError, StoreError
+from jetkeep.repository import encoding, layout
+from jetkeep.repository.documents import LeaseDocument, Owner, moment_of
+from jetkeep.repository.store import ObjectInfo, Store
 
 LIFETIME_NS = 300 * 10**9
 RENEWAL_S = 60.0
-EXPIRE_WAIT_S = 60.0
+#: Nothing is committed or deleted under a lease that has less than this left: others may be about to ignore it.
+MARGIN_NS = 60 * 10**9
+#: Longer than the lease of an expire that died lasts.
+EXPIRE_PATIENCE_S = 900.0
+_MAX_LEASE = 1024 * 1024
 LeaseClock = Callable[[], int]
 
 
@@ -28,14 +36,16 @@ class Lease:
     def __init__(self, store: Store, document: LeaseDocument, now_ns: LeaseClock) -> None:
         self._store, self._now_ns = store, now_ns
         self.document = document
-        self.key = f"{layout.LEASES}{document.purpose}-{document.nonce}.json"
+        self.key = layout.lease_key(document.purpose, document.nonce)
+        self._lapsed = False
+        self._changing = asyncio.Lock()
 
     async def others(self) -> list[LeaseDocument]:
         """The live leases of everybody else."""
         return [one for one in await live_leases(self._store, self._now_ns()) if one.nonce != self.document.nonce]
 
-    async def wait_for_expire(self, patience_s: float = EXPIRE_WAIT_S) -> None:
-        """Return when no expire is at work.
+    async def wait_for_expire(self, patience_s: float = EXPIRE_PATIENCE_S) -> None:
+        """Return when no expire is at work. One that died is waited for until its lease ends.
 
         Raises:
             LockedError: it still is after `patience_s` seconds.
@@ -47,10 +57,28 @@ class Lease:
             await asyncio.sleep(0.5)
             waited += 0.5
 
+    def check(self) -> None:
+        """Nobody can have taken this lease for dead, nor will in the next minute. To be called before each commit and deletion.
+
+        Raises:
+            LockedError: it could not be renewed in time (a suspended machine, a store that did not answer).
+        """
+        if self._left() < MARGIN_NS:
+            raise LockedError(
+                f"this run's lease {self.key} was not renewed in time, so others may have taken this run for dead",
+                code="repository.lease-lapsed",
+                means="nothing was committed or deleted after that; finished backups are untouched",
+                hint="run it again; if it comes back, look at whether the store answers and the clock is steady",
+            )
+
     async def renew(self) -> None:
-        """Extend the lease from now."""
-        self.document.expires_at = rfc3339(self._now_ns() + LIFETIME_NS)
-        await self._store.replace(self.key, documents.seal(self.document))
+        """Extend the lease from now; a clock that went back does not shorten it."""
+        async with self._changing:
+            self._left()
+            ends = max(_ns(self.document.expires_at), self._now_ns() + LIFETIME_NS)
+            renewed = msgspec.structs.replace(self.document, expires_at=rfc3339(ends))
+            await self._store.replace(self.key, encoding.seal(renewed))
+            self.document = renewed
 
     async def keep(self) -> None:
         """Renew for ever; one failed renewal is made good by the next, long before the lease ends."""
@@ -58,6 +86,19 @@ class Lease:
             await asyncio.sleep(RENEWAL_S)
             with contextlib.suppress(StoreError):
                 await self.renew()
+
+    async def end(self, keeper: asyncio.Task[None]) -> None:
+        """Stop renewing and take the lease away. One that cannot be taken away ends by itself."""
+        async with self._changing:
+            keeper.cancel()
+            with contextlib.suppress(StoreError):
+                await asyncio.shield(self._store.delete(self.key))
+
+    def _left(self) -> int:
+        """How long it still holds, in nanoseconds; below 0 for ever once it has ended."""
+        left = _ns(self.document.expires_at) - self._now_ns()
+        self._lapsed = self._lapsed or left < 0
+        return -1 if self._lapsed else left
 
 
 @asynccontextmanager
@@ -71,63 +112,105 @@ async def lease(store: Store, purpose: str, *, now_ns: LeaseClock, labels: Seque
     document = LeaseDocument(
         purpose=purpose,
         nonce=secrets.token_hex(8),
-        owner=Owner(host=platform.node(), pid=os.getpid()),
+        owner=Owner(host=platform.node(), pid=os.getpid(), space=process_space()),
         acquired_at=rfc3339(now),
         expires_at=rfc3339(now + LIFETIME_NS),
         labels=list(labels),
     )
     held = Lease(store, document, now_ns)
-    await store.create(held.key, documents.seal(document))
+    await store.create(held.key, encoding.seal(document))
     keeper = asyncio.create_task(held.keep())
     try:
         yield held
     finally:
-        keeper.cancel()
-        # A lease that cannot be taken away ends by itself; the work's own result stands.
-        with contextlib.suppress(StoreError):
-            await asyncio.shield(store.delete(held.key))
+        await held.end(keeper)
 
 
 async def live_leases(store: Store, now_ns: int) -> list[LeaseDocument]:
-    """All leases that have not ended by the clock `now_ns`. One that cannot be read counts as live: it may protect."""
-    found = []
+    """All leases that have not ended by the clock `now_ns`.
+
+    A damaged one protects everything for as long as it can have been live: it comes back with the purpose of its
+    name and the label `*`.
+    """
+    return [document for _, document in await _leases(store, now_ns) if document is not None]
+
+
+async def remove_dead_leases(store: Store, now_ns: int) -> None:
+    """Remove the leases that crashed runs left behind."""
+    for info, document in await _leases(store, now_ns):
+        if document is None:
+            await store.delete(info.key)
+
+
+async def _leases(store: Store, now_ns: int) -> list[tuple[ObjectInfo, LeaseDocument | None]]:
+    """Every lease with its document, None when it has ended."""
+    found: list[tuple[ObjectInfo, LeaseDocument | None]] = []
     async for info in store.list(layout.LEASES):
+        if not info.key.endswith(".json"):
+            continue
         try:
-            data = await store.read(info.key, documents.MAX_DOCUMENT)
+            document = encoding.unseal(await store.read(info.key, _MAX_LEASE), info.key, LeaseDocument)
+            live = _ns(document.expires_at) > now_ns and not _dead(document.owner)
+            found.append((info, document if live else None))
         except NoObjectError:
             continue  # taken away between listing and reading
-        document = documents.unseal(data, info.key, LeaseDocument)
-        if _ns(document.expires_at) > now_ns and not _dead(document.owner):
-            found.append(document)
+        except (BadDataError, ValueError):
+            live = now_ns - info.modified_ns < LIFETIME_NS
+            found.append((info, _unreadable(info) if live else None))
     return found
 
 
+def _unreadable(info: ObjectInfo) -> LeaseDocument:
+    purpose, _, nonce = info.key.removeprefix(layout.LEASES).removesuffix(".json").partition("-")
+    return LeaseDocument(
+        purpose=purpose,
+        nonce=nonce,
+        owner=Owner(host="?", pid=0),
+        acquired_at=rfc3339(info.modified_ns),
+        expires_at=rfc3339(info.modified_ns + LIFETIME_NS),
+        labels=["*"],
+    )
+
+
+@cache
+def process_space() -> str:
+    """Names the space in which this process's number means something: this boot, this PID namespace; empty if unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
+
+
 def _dead(owner: Owner) -> bool:
-    """The owner ran on this machine and does not any more."""
-    if owner.host != platform.node():
+    """It is certain that the owner does not run any more. The same host name alone proves nothing: containers share them."""
+    if not owner.space or owner.space != process_space():
         return False
     try:
         os.kill(owner.pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
+    except (PermissionError, OverflowError):
         return False
     return False
 
 
 def locked(holder: LeaseDocument) -> LockedError:
     """The error that names who holds what is needed."""
+    key = layout.lease_key(holder.purpose, holder.nonce)
     return LockedError(
         f"{holder.purpose} is at work on {holder.owner.host} (process {holder.owner.pid}) since {holder.acquired_at}",
         means="nothing was changed",
-        hint=f"wait for it; if it died, its lease ends by itself at {holder.expires_at}",
+        hint=f"wait for it; if it died, its lease ends at {holder.expires_at} by the clock of its machine: if that is wrong, "
+        f"remove {key} once you are sure that it does not run",
     )
 
 
 def rfc3339(ns: int) -> str:
     """A time in UTC, to the microsecond."""
-    return datetime.fromtimestamp(ns / 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ns // 1000)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _ns(text: str) -> int:
-    return int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 10**9)
+    return (moment_of(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000

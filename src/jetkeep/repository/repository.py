@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from jetkeep import __version__
-from jetkeep.errors import AlreadyThereError, BadDataError, JetkeepError, NoObjectError, NoRepositoryError, UsageError
-from jetkeep.repository import documents, layout
+from jetkeep.errors import (
+    AlreadyThereError,
+    BadDataError,
+    JetkeepError,
+    NoObjectError,
+    NoRepositoryError,
+    StoreError,
+    UsageError,
+)
+from jetkeep.repository import encoding, layout, refusals
 from jetkeep.repository.documents import (
     Backup,
     Manifest,
     ManifestRef,
-    Pin,
     RepositoryDocument,
     SegmentRef,
     StreamEntry,
+    difference,
 )
-from jetkeep.repository.leases import rfc3339
-from jetkeep.repository.local import LocalStore
+from jetkeep.repository.leases import Lease, LeaseClock, rfc3339
 from jetkeep.repository.names import check_label, check_source
-from jetkeep.repository.store import Store
+from jetkeep.repository.store import Store, create_surely, side_by_side
 
 if TYPE_CHECKING:
     from jetkeep.codecs.segment import SegmentBytes
 
-#: Objects that are read at once when many small ones are wanted.
-READS_AT_ONCE = 32
-_URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
+_COPIES = 99
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +48,6 @@ class Damage:
 
     key: str
     error: JetkeepError
-
-
-def store_at(url: str) -> LocalStore:
-    """The store at a path or a `file://` URL.
-
-    Raises:
-        UsageError: the URL's scheme is not known.
-    """
-    found = _URL.fullmatch(url)
-    if found and found[1] != "file":
-        raise UsageError(
-            f"a repository at {found[1]}:// is not supported yet",
-            code="usage.repo-scheme",
-            hint="give a path or a file:// URL",
-        )
-    return LocalStore(Path(found[2] if found else url).expanduser())
 
 
 class Repository:
@@ -83,65 +72,58 @@ class Repository:
             BadDataError: `jetkeep.json` is damaged or needs a newer version.
         """
         try:
-            data = await store.read(layout.REPOSITORY, documents.MAX_DOCUMENT)
+            data = await store.read(layout.REPOSITORY, encoding.MAX_DOCUMENT)
         except NoObjectError:
-            raise NoRepositoryError(
-                f"there is no repository at {store.url}",
-                means="nothing was read or written",
-                hint="check --repo or JETKEEP_REPO; `jetkeep init` or the first `jetkeep backup` creates one",
-            ) from None
-        return cls(store, documents.unseal(data, layout.REPOSITORY, RepositoryDocument))
+            raise refusals.no_repository(store.url) from None
+        return cls(store, encoding.unseal(data, layout.REPOSITORY, RepositoryDocument))
 
     @classmethod
-    async def create(cls, store: Store, *, now_ns: Callable[[], int]) -> Repository:
+    async def create(cls, store: Store, *, now_ns: LeaseClock) -> Repository:
         """Create a repository where the store is empty; durable on return.
 
         Raises:
             UsageError: something else is there.
         """
         async for info in store.list(""):
-            if info.key == layout.REPOSITORY:
-                raise UsageError(f"{store.url} is a repository already", code="usage.repository-exists")
-            raise UsageError(
-                f"{store.url} is not empty and is no repository (it holds {info.key})",
-                code="usage.not-empty",
-                means="nothing was written there",
-                hint="choose an empty or absent directory",
-            )
+            raise refusals.not_empty(store.url, info.key)
         document = RepositoryDocument(
             id=secrets.token_hex(16), created_at=rfc3339(now_ns()), created_by=f"jetkeep {__version__}"
         )
         try:
-            await store.create(layout.REPOSITORY, documents.seal(document))
+            await create_surely(store, layout.REPOSITORY, encoding.seal(document), durable=True)
         except AlreadyThereError:
             return await cls.open(store)  # somebody else's first backup was quicker
         return cls(store, document)
 
     @classmethod
-    async def open_or_create(cls, store: Store, *, now_ns: Callable[[], int]) -> Repository:
+    async def open_or_create(cls, store: Store, *, now_ns: LeaseClock) -> Repository:
         """Open the repository, or create it where nothing is."""
         try:
             return await cls.open(store)
         except NoRepositoryError:
+            pass
+        try:
             return await cls.create(store, now_ns=now_ns)
+        except UsageError as refusal:
+            try:
+                return await cls.open(store)  # somebody created it since we looked
+            except NoRepositoryError:
+                raise refusal from None
 
     # Writing, in this order: segments, manifests, commit.
 
     async def put_segment(self, source: str, stream: str, timeline: str, segment: SegmentBytes) -> SegmentRef:
         """Store a segment; durable with the commit. Equal bytes that are there already are read, compared and used."""
-        digest = await asyncio.to_thread(lambda: hashlib.sha256(segment.data).hexdigest())
+        digest = await _digest(segment.data)
         prefix = layout.timeline_prefix(check_source(source), stream, timeline)
-        key = await self._put(
-            segment.data,
-            digest,
-            lambda copy: layout.segment_key(prefix, segment.first_seq, segment.last_seq, digest, copy),
-        )
+        first, last = segment.first_seq, segment.last_seq
+        key = await self._put(segment.data, digest, lambda copy: layout.segment_key(prefix, first, last, digest, copy))
         return SegmentRef(
             key=key,
             sha256=digest,
             bytes=len(segment.data),
-            first_seq=segment.first_seq,
-            last_seq=segment.last_seq,
+            first_seq=first,
+            last_seq=last,
             count=segment.count,
             first_ts_ns=segment.first_ts,
             last_ts_ns=segment.last_ts,
@@ -150,37 +132,72 @@ class Repository:
         )
 
     async def put_manifest(self, manifest: Manifest) -> ManifestRef:
-        """Store a manifest; durable with the commit."""
-        data = documents.encode_manifest(manifest)
-        digest = hashlib.sha256(data).hexdigest()
-        prefix = layout.timeline_prefix(manifest.source, manifest.stream, manifest.timeline)
-        key = await self._put(data, digest, lambda copy: layout.manifest_key(prefix, manifest.label, digest, copy))
+        """Store a manifest; durable with the commit.
+
+        Raises:
+            BadDataError: a reader would refuse it.
+        """
+        data = await asyncio.to_thread(_manifest_bytes, manifest)
+        digest = await _digest(data)
+        prefix = layout.timeline_prefix(check_source(manifest.source), manifest.stream, manifest.timeline)
+        label = check_label(manifest.label)
+        key = await self._put(data, digest, lambda copy: layout.manifest_key(prefix, label, digest, copy))
         return ManifestRef(key=key, sha256=digest, bytes=len(data))
 
     async def _put(self, data: bytes | memoryview, digest: str, key_of: Callable[[int], str]) -> str:
-        for copy in range(1, 100):
+        for copy in range(1, _COPIES + 1):
             key = key_of(copy)
             try:
-                await self.store.create(key, data, durable=False)
+                await create_surely(self.store, key, data, durable=False)
             except AlreadyThereError:
                 try:
                     await self._read_proven(key, digest, len(data))
-                except BadDataError:
-                    continue
+                except (BadDataError, StoreError):
+                    continue  # damaged bytes hold the name: write beside them
             return key
-        raise BadDataError(f"{key_of(1)} and 98 more of its name are damaged", code="data.damaged")
+        raise encoding.damaged(key_of(1), f"and so are {_COPIES - 1} more of its name")
 
-    async def commit(self, backup: Backup) -> None:
-        """Make the backup exist: everything it names is durable first, then its own object.
+    async def commit(self, backup: Backup, held: Lease, *, relabel: bool = False) -> Backup:
+        """Make the backup exist: everything it names is durable first, then its own object. Returns what was committed.
+
+        Args:
+            backup: its segments and manifests were put by this object.
+            held: the lease under which they were put.
+            relabel: when the label was taken meanwhile, use the next free one of its kind.
 
         Raises:
             UsageError: the label is taken.
+            LockedError: the lease was not renewed in time: what was put may be gone.
         """
-        await self.store.sync()
-        try:
-            await self.store.create(layout.backup_key(backup.label), documents.seal(backup))
-        except AlreadyThereError:
-            raise label_taken(backup.label) from None
+        while True:
+            data = encoding.seal(backup)
+            encoding.unseal(data, layout.backup_key(backup.label), Backup)  # what cannot be read is not written
+            await self.store.sync()
+            held.check()
+            key = layout.backup_key(check_label(backup.label))
+            try:
+                await create_surely(self.store, key, data, durable=True)
+            except AlreadyThereError:
+                # Ours, if an answer was lost.
+                if await self.store.read(key, encoding.MAX_DOCUMENT) != data:
+                    if not relabel:
+                        raise refusals.label_taken(backup.label) from None
+                    backup = await self._relabelled(backup)
+                    continue
+            return backup
+
+    async def _relabelled(self, backup: Backup) -> Backup:
+        """The backup under the next free label, with manifests that say so."""
+        label = await self.free_label(None, backup.started)
+        streams = []
+        for entry in backup.streams:
+            if entry.manifest is None:
+                streams.append(entry)
+                continue
+            manifest = await self.read_manifest(backup, entry)
+            manifest.label = label
+            streams.append(msgspec.structs.replace(entry, manifest=await self.put_manifest(manifest)))
+        return msgspec.structs.replace(backup, label=label, streams=streams)
 
     async def free_label(self, wanted: str | None, started: datetime) -> str:
         """The wanted label, or one from the time; the commit still decides who gets it.
@@ -188,14 +205,14 @@ class Repository:
         Raises:
             UsageError: the wanted label is taken or cannot be one.
         """
-        taken = {info.key async for info in self.store.list(layout.BACKUPS)}
+        taken = {layout.label_of(info.key) async for info in self.store.list(layout.BACKUPS)}
         if wanted is not None:
-            if layout.backup_key(check_label(wanted)) in taken:
-                raise label_taken(wanted)
+            if check_label(wanted) in taken:
+                raise refusals.label_taken(wanted)
             return wanted
         base = started.strftime("%Y%m%d-%H%M%S")
         label, copy = base, 1
-        while layout.backup_key(label) in taken:
+        while label in taken:
             copy += 1
             label = f"{base}-{copy}"
         return label
@@ -204,22 +221,20 @@ class Repository:
 
     async def backups(self) -> tuple[list[Backup], list[Damage]]:
         """All backups in the order in which they began, and what could not be read."""
-        keys = [info.key async for info in self.store.list(layout.BACKUPS) if info.key.endswith(".json")]
-        limit = asyncio.Semaphore(READS_AT_ONCE)
+        keys = [info.key async for info in self.store.list(layout.BACKUPS) if layout.label_of(info.key)]
 
         async def one(key: str) -> Backup | Damage | None:
-            async with limit:
-                try:
-                    return await self._backup_at(key)
-                except NoObjectError:
-                    return None  # expired between listing and reading
-                except BadDataError as wrong:
-                    return Damage(key, wrong)
+            try:
+                return await self._backup_at(key)
+            except NoObjectError:
+                return None  # expired between listing and reading
+            except (BadDataError, StoreError) as wrong:
+                return Damage(key, wrong)
 
-        found = await asyncio.gather(*(one(key) for key in keys))
+        found = await side_by_side(one, keys)
         whole = [item for item in found if isinstance(item, Backup)]
         return (
-            sorted(whole, key=lambda backup: (backup.started_at, backup.label)),
+            sorted(whole, key=lambda backup: (backup.started, backup.label)),
             [item for item in found if isinstance(item, Damage)],
         )
 
@@ -233,18 +248,14 @@ class Repository:
         try:
             return await self._backup_at(layout.backup_key(check_label(label)))
         except NoObjectError:
-            raise UsageError(
-                f"there is no backup {label} in {self.url}",
-                code="usage.no-such-backup",
-                hint="`jetkeep info` lists the labels",
-            ) from None
+            raise refusals.no_backup(label, self.url) from None
 
     async def _backup_at(self, key: str) -> Backup:
-        backup = documents.unseal(await self.store.read(key, documents.MAX_DOCUMENT), key, Backup)
+        backup = encoding.unseal(await self.store.read(key, encoding.MAX_DOCUMENT), key, Backup)
         if layout.backup_key(backup.label) != key:
-            raise documents.damaged(key, f"it says that it is backup {backup.label}")
+            raise encoding.damaged(key, f"it says that it is backup {backup.label}", "mismatch")
         if backup.repository != self.id:
-            raise documents.damaged(key, f"it belongs to another repository ({backup.repository})")
+            raise encoding.damaged(key, f"it belongs to another repository ({backup.repository})", "mismatch")
         return backup
 
     async def newest_entries(self, source: str) -> dict[str, StreamEntry]:
@@ -259,19 +270,17 @@ class Repository:
         }
 
     async def read_manifest(self, backup: Backup, entry: StreamEntry) -> Manifest:
-        """The manifest of a stream in a backup, proven and compared with what the backup says of it.
+        """The manifest of a complete stream in a backup, proven and compared with what the backup says of it.
 
         Raises:
             BadDataError: it is damaged, absent, or says something else than the backup.
         """
         ref = entry.manifest
         assert ref is not None, "a failed stream has no manifest"
-        manifest = documents.decode_manifest(await self._read_proven(ref.key, ref.sha256, ref.bytes), ref.key)
-        for what in ("timeline", "messages", "first_seq", "last_seq", "bytes", "fingerprint"):
-            if getattr(manifest, what) != getattr(entry, what):
-                raise documents.damaged(ref.key, f"its {what} is not what backup {backup.label} says")
-        if (manifest.source, manifest.stream, manifest.label) != (backup.source, entry.name, backup.label):
-            raise documents.damaged(ref.key, f"it is not of {entry.name} in backup {backup.label}")
+        data = await self._read_proven(ref.key, ref.sha256, ref.bytes)
+        manifest = await asyncio.to_thread(encoding.decode_manifest, data, ref.key)
+        if what := difference(backup, entry, manifest):
+            raise encoding.damaged(ref.key, f"its {what} is not what backup {backup.label} says", "mismatch")
         return manifest
 
     async def read_segment(self, ref: SegmentRef) -> bytes:
@@ -286,45 +295,21 @@ class Repository:
         try:
             data = await self.store.read(key, size)
         except NoObjectError:
-            raise BadDataError(
-                f"{key} is missing",
-                code="data.missing",
-                means="what depends on this object cannot be read; other backups are not affected",
-                hint="run `jetkeep verify` to see which backups it touches, and restore from another one",
-            ) from None
-        if len(data) != size or await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest()) != digest:
-            raise documents.damaged(key, f"{len(data)} bytes do not have the digest that is stated for its {size}")
+            raise refusals.missing(key) from None
+        if len(data) < size:
+            raise encoding.damaged(key, f"it is cut: {len(data)} of {size} bytes are there", "truncated")
+        if await _digest(data) != digest:
+            raise encoding.damaged(key, "its bytes do not have the digest that is stated for them")
         return data
 
-    # Pins.
 
-    async def pins(self) -> dict[str, Pin]:
-        """Pins by label."""
-        found = {}
-        async for info in self.store.list(layout.PINS):
-            pin = documents.unseal(await self.store.read(info.key, documents.MAX_DOCUMENT), info.key, Pin)
-            found[pin.label] = pin
-        return found
-
-    async def pin(self, label: str, reason: str, *, now_ns: Callable[[], int]) -> None:
-        """Pin a backup; durable on return. Pinning twice keeps the first reason."""
-        await self.read_backup(label)
-        pin = Pin(label=label, pinned_at=rfc3339(now_ns()), reason=reason)
-        try:
-            await self.store.create(layout.pin_key(label), documents.seal(pin))
-        except AlreadyThereError:
-            return
-
-    async def unpin(self, label: str) -> None:
-        """Take a pin away; one that is not there is away already."""
-        await self.store.delete(layout.pin_key(check_label(label)))
+async def _digest(data: bytes | memoryview) -> str:
+    if len(data) < 64 * 1024:  # a thread costs more
+        return hashlib.sha256(data).hexdigest()
+    return await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
 
 
-def label_taken(label: str) -> UsageError:
-    """The error for a label that another backup has."""
-    return UsageError(
-        f"there is a backup {label} already",
-        code="usage.label-taken",
-        means="that backup is untouched; this run committed nothing",
-        hint="choose another --label, or none",
-    )
+def _manifest_bytes(manifest: Manifest) -> bytes:
+    data = encoding.encode_manifest(manifest)
+    encoding.decode_manifest(data, f"the manifest of {manifest.stream}")  # what cannot be read is not written
+    return data

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import NamedTuple, Protocol
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import NamedTuple, Protocol, TypeVar
+
+from jetkeep.errors import OutcomeUnknownError
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+#: Objects that are read at once when many small ones are wanted.
+READS_AT_ONCE = 32
+_ATTEMPTS = 3
 
 
 class ObjectInfo(NamedTuple):
@@ -15,10 +25,11 @@ class ObjectInfo(NamedTuple):
 
 
 class Store(Protocol):
-    """Keys are relative, `/`-separated, made by repository.layout only.
+    """Keys are relative, `/`-separated, and pass `layout.check_key`; any other is refused with BadDataError.
 
-    Every method raises StoreFailedError when the store cannot be reached, is full or failed, and AccessDeniedError when
-    it refuses; a failed `create` has left no object, unless it says OutcomeUnknownError.
+    Reads and listings show every finished `create`, `replace` and `delete` of any process. Every method raises
+    StoreFailedError when the store cannot be reached, is full or failed, and AccessDeniedError when it refuses. A `create`
+    that failed has left no object, unless it says OutcomeUnknownError.
     """
 
     @property
@@ -30,7 +41,8 @@ class Store(Protocol):
         """Create an object; on return it is whole, visible, and durable (or will be with the next `sync`).
 
         Raises:
-            AlreadyThereError: the key is taken; what is there is untouched.
+            AlreadyThereError: the key is taken; what is there is untouched, and durable after the next `sync`.
+            OutcomeUnknownError: the object may be there or not: look.
         """
         ...
 
@@ -39,7 +51,10 @@ class Store(Protocol):
         ...
 
     async def sync(self) -> None:
-        """Make durable whatever was created with `durable=False`."""
+        """Make durable whatever was created with `durable=False`, and deletions, by this object.
+
+        After an error nothing is known of what was to become durable: whoever relied on it must not commit.
+        """
         ...
 
     async def read(self, key: str, max_bytes: int) -> bytes:
@@ -52,13 +67,52 @@ class Store(Protocol):
         ...
 
     def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """All objects whose key begins with `prefix`, in no order."""
+        """All objects whose key begins with `prefix`, in no order; foreign files in a directory are listed too.
+
+        A part that cannot be listed is an error: what is missing from a listing is believed to be absent.
+        """
         ...
 
     async def delete(self, key: str) -> None:
-        """Delete an object; one that is not there is deleted already."""
+        """Delete an object, durably with the next `sync`; one that is not there is deleted already."""
+        ...
+
+    async def remove_unfinished(self, before_ns: int) -> int:
+        """Remove writes that never became objects and were last touched before that time; how many there were."""
         ...
 
     async def free_bytes(self) -> int | None:
         """Room that is left, None when the store does not say."""
         ...
+
+
+async def create_surely(store: Store, key: str, data: bytes | memoryview, *, durable: bool) -> None:
+    """Create an object although answers get lost; `AlreadyThereError` may then mean that it was us.
+
+    Raises:
+        AlreadyThereError: look whether it is what you wanted to be there.
+        OutcomeUnknownError: answers were lost again and again.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            await store.create(key, data, durable=durable)
+        except OutcomeUnknownError:
+            continue
+        return
+    await store.create(key, data, durable=durable)
+
+
+async def side_by_side(work: Callable[[A], Awaitable[T]], items: Iterable[A]) -> list[T]:
+    """The work's result for each item, in order; at most READS_AT_ONCE are under way. The first failure ends it."""
+    limit = asyncio.Semaphore(READS_AT_ONCE)
+
+    async def one(item: A) -> T:
+        async with limit:
+            return await work(item)
+
+    tasks = [asyncio.ensure_future(one(item)) for item in items]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()

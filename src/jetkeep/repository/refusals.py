@@ -1,0 +1,69 @@
+"""The errors of a repository that say what to do instead."""
+
+from __future__ import annotations
+
+from jetkeep.errors import BadDataError, NoRepositoryError, UsageError
+from jetkeep.repository import layout
+
+
+def no_repository(url: str) -> NoRepositoryError:
+    """Nothing that is a repository is there."""
+    return NoRepositoryError(
+        f"there is no repository at {url}",
+        means="nothing was read or written",
+        hint="check --repo or JETKEEP_REPO; `jetkeep init` or the first `jetkeep backup` creates one",
+    )
+
+
+def not_empty(url: str, key: str) -> UsageError:
+    """A repository is to be created where something is, for instance `key`."""
+    if key == layout.REPOSITORY:
+        return UsageError(
+            f"{url} is a repository already",
+            code="usage.repository-exists",
+            means="it was not changed",
+            hint="use it, or choose another directory",
+        )
+    if layout.label_of(key) or layout.kind_of(key):
+        return UsageError(
+            f"{url} was a repository, but its {layout.REPOSITORY} is missing",
+            code="usage.not-empty",
+            means="nothing was written there; the backups in it may well be good",
+            hint=f"put {layout.REPOSITORY} back from a copy of the repository, or choose another directory",
+        )
+    return UsageError(
+        f"{url} is not empty and is no repository (it holds {key})",
+        code="usage.not-empty",
+        means="nothing was written there",
+        hint="choose an empty or absent directory",
+    )
+
+
+def label_taken(label: str) -> UsageError:
+    """Another backup has the label."""
+    return UsageError(
+        f"there is a backup {label} already",
+        code="usage.label-taken",
+        means="that backup is untouched; this run committed nothing",
+        hint="choose another --label, or none",
+    )
+
+
+def no_backup(label: str, url: str) -> UsageError:
+    """There is no backup of that label."""
+    return UsageError(
+        f"there is no backup {label} in {url}",
+        code="usage.no-such-backup",
+        means="nothing was done",
+        hint="`jetkeep info` lists the labels",
+    )
+
+
+def missing(key: str) -> BadDataError:
+    """An object that is named is not there."""
+    return BadDataError(
+        f"{key} is missing",
+        code="data.missing",
+        means="what depends on this object cannot be read; other backups are not affected",
+        hint="run `jetkeep verify` to see which backups it touches, and restore from another one",
+    )
