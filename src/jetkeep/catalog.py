@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 
 from jetkeep.codecs.batch import MessageBatch
 from jetkeep.codecs.fingerprint import Fingerprint
 from jetkeep.codecs.sequences import SequenceSet
-from jetkeep.errors import AccessDeniedError, NoRepositoryError, UsageError
+from jetkeep.errors import BadDataError, NoRepositoryError, UsageError
+from jetkeep.repository import layout
 from jetkeep.repository.documents import Backup, Manifest, SegmentRef, StreamEntry
 from jetkeep.repository.encoding import damaged
-from jetkeep.repository.leases import lease
+from jetkeep.repository.leases import lease_if_possible
 from jetkeep.repository.repository import Repository
+from jetkeep.repository.store import side_by_side
 
 #: Segments that are read ahead of the one in use: a slow store must not stall a server's five seconds.
 READ_AHEAD = 2
+_GLOB = re.compile(r"[*?\[]")
+_BY_TIME = re.compile(r"\d{8}-\d{6}(-\d+)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,33 +40,68 @@ class Chosen:
 async def find_backup(
     repository: Repository, label: str | None, streams: Sequence[str] = (), source: str | None = None
 ) -> Backup:
-    """The backup of that label, or the newest one: complete if `streams` is empty, else with all these streams whole.
+    """The backup of that label, or the newest that fits: complete if `streams` is empty, else with all of these whole.
+
+    Args:
+        repository: where to look.
+        label: a label, a glob of labels, or None or `latest` for any.
+        streams: names or globs that it must have.
+        source: only backups of this source.
 
     Raises:
         NoRepositoryError: there is no backup to choose from.
         UsageError: no backup has what was asked for.
-        BadDataError: the backup of that label is damaged.
+        BadDataError: the backup of that label is damaged, or one that may be newer than what would be chosen.
     """
-    if label is not None and label != "latest":
-        return await repository.read_backup(label)
+    wanted = "*" if label in (None, "latest") else str(label)
+    if not _GLOB.search(wanted):
+        return await repository.read_backup(wanted)
     whole, damage = await repository.backups()
-    candidates = [one for one in whole if source is None or one.source == source]
+    candidates = [one for one in whole if source in (None, one.source) and fnmatchcase(one.label, wanted)]
+    unreadable = [one for one in damage if fnmatchcase(layout.label_of(one.key) or "", wanted)]
     if not candidates:
-        if damage:
-            raise damage[0].error
-        raise NoRepositoryError(
-            f"there is no backup in {repository.url}" + (f" of source {source}" if source else ""),
-            code="repository.empty",
-            hint="run `jetkeep backup`",
+        if unreadable:
+            raise unreadable[0].error
+        raise _none_fits(repository, wanted, source)
+    found = next((one for one in reversed(candidates) if _fits(one, streams)), None)
+    if found is None and streams:
+        raise no_such_stream(candidates[-1], _missing(candidates[-1], streams)[0])
+    chosen = found or candidates[-1]
+    for one in unreadable:
+        if _may_be_newer(layout.label_of(one.key) or "", chosen.label):
+            raise BadDataError(
+                f"the newest backup that can be read is {chosen.label}, but {one.key}, which cannot, may be newer",
+                code=one.error.code,
+                means="nothing was done",
+                hint=f"use --backup {chosen.label} if that is the one you want; `jetkeep verify` says what is damaged",
+            )
+    return chosen
+
+
+def _fits(backup: Backup, streams: Sequence[str]) -> bool:
+    return not _missing(backup, streams) if streams else backup.status == "complete"
+
+
+def _may_be_newer(label: str, than: str) -> bool:
+    """Labels tell their age only when both were made from the time."""
+    return not (_BY_TIME.match(label) and _BY_TIME.match(than) and label < than)
+
+
+def _none_fits(repository: Repository, wanted: str, source: str | None) -> NoRepositoryError | UsageError:
+    of = f" of source {source}" if source else ""
+    if wanted != "*":
+        return UsageError(
+            f"no backup{of} in {repository.url} has a label like '{wanted}'",
+            code="usage.no-such-backup",
+            means="nothing was done",
+            hint="`jetkeep info` lists the labels",
         )
-    for backup in reversed(candidates):
-        if streams and _missing(backup, streams):
-            continue
-        if streams or backup.status == "complete":
-            return backup
-    if not streams:
-        return candidates[-1]
-    raise no_such_stream(candidates[-1], _missing(candidates[-1], streams)[0])
+    return NoRepositoryError(
+        f"there is no backup{of} in {repository.url}",
+        code="repository.empty",
+        means="nothing was done",
+        hint="run `jetkeep backup`" + ("; `jetkeep info` lists the sources" if source else ""),
+    )
 
 
 def _missing(backup: Backup, streams: Sequence[str]) -> list[str]:
@@ -82,9 +124,8 @@ def no_such_stream(backup: Backup, pattern: str) -> UsageError:
 @asynccontextmanager
 async def reading(repository: Repository, backup: Backup, *, now_ns: Callable[[], int]) -> AsyncIterator[None]:
     """Keep `expire` from a backup while it is read; where nothing may be written, without that protection."""
-    async with AsyncExitStack() as held:
-        with suppress(AccessDeniedError):
-            await held.enter_async_context(lease(repository.store, "read", now_ns=now_ns, labels=[backup.label]))
+    async with lease_if_possible(repository.store, "read", now_ns=now_ns, labels=[backup.label]):
+        await repository.read_backup(backup.label)  # gone, if an expire was quicker than the lease
         yield
 
 
@@ -106,32 +147,39 @@ async def choose_streams(
         and (not streams or any(fnmatchcase(entry.name, one) for one in streams))
         and not any(fnmatchcase(entry.name, one) for one in exclude)
     ]
-    limit = asyncio.Semaphore(32)
 
     async def one(entry: StreamEntry) -> Chosen:
-        async with limit:
-            return Chosen(backup, entry, await repository.read_manifest(backup, entry))
+        return Chosen(backup, entry, await repository.read_manifest(backup, entry))
 
-    return list(await asyncio.gather(*(one(entry) for entry in entries)))
+    return await side_by_side(one, entries)
 
 
 def not_live(manifest: Manifest) -> SequenceSet:
     """The sequences that the manifest names as not live: deleted ones and gaps.
 
     Raises:
-        BadDataError: the manifest does not account for every sequence (docs/format.md, *Live messages*).
+        BadDataError: the manifest does not account for every sequence once (docs/format.md, *Live messages*).
     """
-    dead = SequenceSet.decode(manifest.deleted)
-    for gap in manifest.gaps:
-        dead |= SequenceSet.decode(gap.set)
-    spans = 0 < manifest.first_seq <= manifest.last_seq
-    width = manifest.last_seq - manifest.first_seq + 1 if spans else 0
-    if manifest.messages + dead.count() != width:
-        raise damaged(
-            f"the manifest of {manifest.stream} in backup {manifest.label}",
-            f"{manifest.messages} messages and {dead.count()} others do not make up {width} sequences",
+    first, last = manifest.first_seq, manifest.last_seq
+    if not (first == last == 0 or 1 <= first <= last + 1):
+        raise _unaccounted(manifest, f"there is no stream from sequence {first} to {last}")
+    sets = [SequenceSet.decode(one) for one in (manifest.deleted, *(gap.set for gap in manifest.gaps))]
+    dead = SequenceSet()
+    for one in sets:
+        dead |= one
+    width = last - first + 1 if first else 0
+    named = sum(one.count() for one in sets)
+    if manifest.messages + named != width:
+        raise _unaccounted(
+            manifest, f"{manifest.messages} messages and {named} others do not make up {width} sequences"
         )
+    if dead.count() != named or dead.count_within(first, last) != named:
+        raise _unaccounted(manifest, "a sequence is deleted or in a gap twice, or outside of the stream")
     return dead
+
+
+def _unaccounted(manifest: Manifest, why: str) -> BadDataError:
+    return damaged(f"the manifest of {manifest.stream} in backup {manifest.label}", why, "coverage")
 
 
 async def live_batches(
@@ -139,8 +187,9 @@ async def live_batches(
 ) -> AsyncIterator[MessageBatch]:
     """The live messages of a manifest in order, from sequence `first` to `last`, reading segments ahead.
 
-    Whole segments are proven before any of their rows is given. When everything was asked for, the count and
+    A segment's digest is compared before any of its rows is given. When everything was asked for, the count and
     fingerprint are proven at the end: whoever consumes this must not call its work complete before the iterator ended.
+    In memory: three segments as they are stored, and two batches.
 
     Raises:
         BadDataError: a segment is damaged or absent, or the rows are not what the manifest says.
@@ -151,17 +200,23 @@ async def live_batches(
     total = Fingerprint()
     wanted = [ref for ref in manifest.segments if ref.last_seq >= low and ref.first_seq <= high]
     async for ref, data in _read_ahead(repository, wanted):
-        for batch in await asyncio.to_thread(_open, ref, data):
-            live = _cut(batch, low, high, dead)
-            if len(live):
-                await asyncio.to_thread(total.update, live)
-                yield live
+        rows = _live_rows(ref, data, low, high, dead, total)
+        # While the consumer works on one batch, the next is unpacked.
+        following = asyncio.create_task(asyncio.to_thread(next, rows, None))
+        try:
+            while (batch := await following) is not None:
+                following = asyncio.create_task(asyncio.to_thread(next, rows, None))
+                yield batch
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
     whole = low == manifest.first_seq and high == manifest.last_seq
     if whole and (total.count != manifest.messages or total.hex() != manifest.fingerprint):
         raise damaged(
             f"{manifest.stream} in backup {manifest.label}",
             f"its segments hold {total.count} live messages with fingerprint {total.hex()}; "
             f"the manifest says {manifest.messages} with {manifest.fingerprint}",
+            "count" if total.count != manifest.messages else "fingerprint",
         )
 
 
@@ -169,33 +224,47 @@ async def _read_ahead(repository: Repository, refs: Sequence[SegmentRef]) -> Asy
     waiting: list[tuple[SegmentRef, asyncio.Task[bytes]]] = []
     rest = iter(refs)
     try:
-        for ref in rest:
-            waiting.append((ref, asyncio.create_task(repository.read_segment(ref))))
-            if len(waiting) > READ_AHEAD:
-                head, task = waiting.pop(0)
-                yield head, await task
-        while waiting:
+        while True:
+            more = islice(rest, READ_AHEAD + 1 - len(waiting))
+            waiting += [(ref, asyncio.create_task(repository.read_segment(ref))) for ref in more]
+            if not waiting:
+                break
             head, task = waiting.pop(0)
             yield head, await task
     finally:
         for _, task in waiting:
             task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await task
+        await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
 
 
-def _open(ref: SegmentRef, data: bytes) -> list[MessageBatch]:
+def _live_rows(
+    ref: SegmentRef, data: bytes, low: int, high: int, dead: SequenceSet, total: Fingerprint
+) -> Iterator[MessageBatch]:
+    """The live rows of a segment between two sequences, added to `total`. Every step is work for a thread."""
     from jetkeep.codecs.segment import SegmentReader  # noqa: PLC0415 - pyarrow is loaded by who reads segments
 
-    batches = list(SegmentReader(data))
-    rows = sum(len(batch) for batch in batches)
-    if rows != ref.count or (rows and (batches[0].first_seq, batches[-1].last_seq) != (ref.first_seq, ref.last_seq)):
-        raise damaged(ref.key, f"it holds {rows} rows, not the {ref.count} from {ref.first_seq} to {ref.last_seq}")
-    return batches
+    reader = SegmentReader(data)
+    if reader.count != ref.count:
+        raise damaged(ref.key, f"it holds {reader.count} rows, not the {ref.count} that the manifest says", "count")
+    # Where what is dead and the rows fill the segment's range together, no row is dead.
+    some_dead = ref.count + dead.count_within(ref.first_seq, ref.last_seq) > ref.last_seq - ref.first_seq + 1
+    whole = low <= ref.first_seq and ref.last_seq <= high
+    for batch in reader if whole else reader.rows(low, high):
+        if not ref.first_seq <= batch.first_seq <= batch.last_seq <= ref.last_seq:
+            raise damaged(ref.key, f"it holds rows that are not from {ref.first_seq} to {ref.last_seq}", "order")
+        live = without(batch, dead) if some_dead else batch
+        if live.count:
+            total.update(live)
+            yield live
 
 
-def _cut(batch: MessageBatch, low: int, high: int, dead: SequenceSet) -> MessageBatch:
-    if batch.first_seq >= low and batch.last_seq <= high and not dead.intersects(batch.first_seq, batch.last_seq):
-        return batch
-    keep = [at for at, seq in enumerate(batch.seq) if low <= seq <= high and seq not in dead]
-    return batch if len(keep) == len(batch) else batch.select(keep)
+def without(batch: MessageBatch, dead: SequenceSet) -> MessageBatch:
+    """The rows of a batch whose sequences are not in the set."""
+    keep: list[int] = []
+    at = 0
+    for first, last in dead.within(batch.first_seq, batch.last_seq):
+        begin = bisect_left(batch.seq, first, at)
+        keep.extend(range(at, begin))
+        at = bisect_right(batch.seq, last, begin)
+    keep.extend(range(at, batch.count))
+    return batch if len(keep) == batch.count else batch.select(keep)

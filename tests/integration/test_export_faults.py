@@ -86,7 +86,7 @@ async def test_an_export_that_would_lack_a_message_is_stopped(tmp_path: Path) ->
     chosen.manifest.fingerprint = "0" * 32
     with pytest.raises(BadDataError) as caught:
         await export(repository, chosen, tmp_path / "out")
-    assert caught.value.code == "data.damaged"
+    assert caught.value.code == "data.fingerprint"
     assert not (tmp_path / "out").exists()
 
 

@@ -82,11 +82,10 @@ async def _drill(
 ) -> DrillReport:
     import random
 
-    from jetkeep.catalog import choose_streams, find_backup
+    from jetkeep.catalog import choose_streams, find_backup, reading
     from jetkeep.cli.progress import progress
     from jetkeep.cli.settings import open_repository
     from jetkeep.drill import drill
-    from jetkeep.repository.leases import lease
 
     repository = await open_repository(repo)
     backup = await find_backup(repository, label, streams, source)
@@ -95,7 +94,7 @@ async def _drill(
         pool = [one.label for one in whole if one.status == "complete" and (source is None or one.source == source)]
         pick = random.Random(options.seed).choice(sorted(pool) or [backup.label])  # noqa: S311 - can be drawn again
         backup = await repository.read_backup(pick)
-    async with lease(repository.store, "read", now_ns=time.time_ns, labels=[backup.label]):
+    async with reading(repository, backup, now_ns=time.time_ns):
         chosen = await choose_streams(repository, backup, streams)
         with progress(quiet) as emit:
             return await drill(repository, chosen, options, emit=emit)

@@ -96,7 +96,7 @@ async def _restore(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    from jetkeep.catalog import choose_streams, find_backup
+    from jetkeep.catalog import choose_streams, find_backup, reading
     from jetkeep.cli.progress import progress
     from jetkeep.cli.render import document
     from jetkeep.cli.settings import open_repository, server_settings
@@ -106,9 +106,9 @@ async def _restore(
     settings = server_settings(connection)
     repository = await open_repository(repo)
     backup = await find_backup(repository, label, streams, source)
-    chosen = await choose_streams(repository, backup, streams, exclude)
-    manifests = [one.manifest for one in chosen]
-    async with connect(settings) as js:
+    async with reading(repository, backup, now_ns=time.time_ns), connect(settings) as js:
+        chosen = await choose_streams(repository, backup, streams, exclude)
+        manifests = [one.manifest for one in chosen]
         with progress(quiet) as emit:
             if dry_run:
                 plan, _ = await plan_restore(repository, js, manifests, options, now_ns=time.time_ns, emit=emit)

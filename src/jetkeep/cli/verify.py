@@ -39,7 +39,7 @@ def command(label: str | None, repo: str | None, sample: float, as_json: bool, q
     from jetkeep.cli.progress import progress
     from jetkeep.cli.running import run
     from jetkeep.cli.settings import open_repository
-    from jetkeep.repository.leases import lease
+    from jetkeep.repository.leases import lease_if_possible
     from jetkeep.verify import verify
 
     async def operation() -> VerifyReport:
@@ -49,7 +49,7 @@ def command(label: str | None, repo: str | None, sample: float, as_json: bool, q
             wanted = (await find_backup(repository, None)).label
         whole, _ = await repository.backups()
         labels = [wanted] if wanted else [one.label for one in whole]
-        async with lease(repository.store, "read", now_ns=time.time_ns, labels=labels):
+        async with lease_if_possible(repository.store, "read", now_ns=time.time_ns, labels=labels):
             with progress(quiet) as emit:
                 return await verify(repository, emit=emit, label=wanted, sample=sample / 100)
 

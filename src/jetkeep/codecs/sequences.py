@@ -81,6 +81,15 @@ class SequenceSet:
         at = bisect_left(self._lasts, first)
         return at < len(self._firsts) and self._firsts[at] <= last
 
+    def within(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """The ranges between `first` and `last`, cut there."""
+        for at in range(bisect_left(self._lasts, first), bisect_right(self._firsts, last)):
+            yield max(first, self._firsts[at]), min(last, self._lasts[at])
+
+    def count_within(self, first: int, last: int) -> int:
+        """How many sequences from `first` to `last` are in the set."""
+        return sum(high - low + 1 for low, high in self.within(first, last))
+
     def __or__(self, other: SequenceSet) -> SequenceSet:
         if not other:
             return self

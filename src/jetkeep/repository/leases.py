@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from jetkeep.errors import BadDataError, LockedError, NoObjectError, StoreError
+from jetkeep.errors import AccessDeniedError, BadDataError, LockedError, NoObjectError, StoreError, StoreFailedError
 from jetkeep.repository import encoding, layout
 from jetkeep.repository.documents import LeaseDocument, Owner, moment_of
 from jetkeep.repository.store import ObjectInfo, Store
@@ -124,6 +124,18 @@ async def lease(store: Store, purpose: str, *, now_ns: LeaseClock, labels: Seque
         yield held
     finally:
         await held.end(keeper)
+
+
+@asynccontextmanager
+async def lease_if_possible(
+    store: Store, purpose: str, *, now_ns: LeaseClock, labels: Sequence[str] = ()
+) -> AsyncIterator[Lease | None]:
+    """For readers: hold a lease, or None where the store takes no writes (read-only, full): then nothing keeps `expire` away."""
+    async with contextlib.AsyncExitStack() as stack:
+        held = None
+        with contextlib.suppress(AccessDeniedError, StoreFailedError):
+            held = await stack.enter_async_context(lease(store, purpose, now_ns=now_ns, labels=labels))
+        yield held
 
 
 async def live_leases(store: Store, now_ns: int) -> list[LeaseDocument]:

@@ -6,14 +6,14 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from jetkeep.catalog import live_batches
-from jetkeep.errors import AccessDeniedError, JetkeepError
+from jetkeep.errors import JetkeepError
 from jetkeep.jetstream import JetStream
 from jetkeep.model import Emit, Notice, StreamBegan, StreamEnded
 from jetkeep.repository.documents import Manifest
-from jetkeep.repository.leases import lease, live_leases
+from jetkeep.repository.leases import lease_if_possible, live_leases
 from jetkeep.repository.repository import Repository
 from jetkeep.restore.decisions import Plan, RestoreOptions, Step
 from jetkeep.restore.forecast import Forecast, Scan
@@ -172,12 +172,9 @@ async def _claimed(
     """Keep `expire` from the backup, and mark this run's unfinished streams with the lease that keeps it."""
     labels = sorted({one.label for one in manifests})
     nonce = secrets.token_hex(8)
-    async with AsyncExitStack() as stack:
-        # In a repository that may not be written there is no lease, so nobody else can tell whether this run lives.
-        with suppress(AccessDeniedError):
-            held = await stack.enter_async_context(lease(repository.store, "read", now_ns=now_ns, labels=labels))
-            nonce = held.document.nonce
-        yield f"{repository.id}/{nonce}"
+    async with lease_if_possible(repository.store, "read", now_ns=now_ns, labels=labels) as held:
+        # Where the repository takes no lease, nobody else can tell whether this run lives.
+        yield f"{repository.id}/{held.document.nonce if held else nonce}"
 
 
 async def _dead_claims(repository: Repository, target: Target, now_ns: int) -> frozenset[str]:
