@@ -27,8 +27,8 @@ def uvarint(value: int) -> bytes:
 
 
 def chunk(kind: int, unpacked: bytes, data: bytes) -> bytes:
-    crc = google_crc32c.value(unpacked)
-    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    crc: int = google_crc32c.value(unpacked)
+    masked: int = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
     return bytes([kind]) + (len(data) + 4).to_bytes(3, "little") + masked.to_bytes(4, "little") + data
 
 
