@@ -252,19 +252,19 @@ def _live_rows(
     for batch in reader if whole else reader.rows(low, high):
         if not ref.first_seq <= batch.first_seq <= batch.last_seq <= ref.last_seq:
             raise damaged(ref.key, f"it holds rows that are not from {ref.first_seq} to {ref.last_seq}", "order")
-        live = without(batch, dead) if some_dead else batch
+        live = live_rows(batch, low, high, dead) if some_dead else batch
         if live.count:
             total.update(live)
             yield live
 
 
-def without(batch: MessageBatch, dead: SequenceSet) -> MessageBatch:
-    """The rows of a batch whose sequences are not in the set."""
+def live_rows(batch: MessageBatch, first: int, last: int, dead: SequenceSet) -> MessageBatch:
+    """The rows of a batch from sequence `first` to `last` that are not in the set."""
     keep: list[int] = []
-    at = 0
-    for first, last in dead.within(batch.first_seq, batch.last_seq):
-        begin = bisect_left(batch.seq, first, at)
+    at, end = bisect_left(batch.seq, first), bisect_right(batch.seq, last)
+    for low, high in dead.within(max(first, batch.first_seq), min(last, batch.last_seq)):
+        begin = bisect_left(batch.seq, low, at, end)
         keep.extend(range(at, begin))
-        at = bisect_right(batch.seq, last, begin)
-    keep.extend(range(at, batch.count))
+        at = bisect_right(batch.seq, high, begin, end)
+    keep.extend(range(at, end))
     return batch if len(keep) == batch.count else batch.select(keep)

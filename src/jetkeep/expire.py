@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from jetkeep.errors import BadDataError
+from jetkeep.errors import BadDataError, StoreFailedError
 from jetkeep.model import Emit, Notice
 from jetkeep.repository import layout
-from jetkeep.repository.documents import Backup, Manifest
-from jetkeep.repository.leases import Lease, lease, locked
+from jetkeep.repository.documents import Backup, StreamEntry
+from jetkeep.repository.leases import Lease, lease, locked, remove_dead_leases
 from jetkeep.repository.pins import pins as all_pins
 from jetkeep.repository.repository import Damage, Repository
+from jetkeep.repository.store import ObjectInfo, side_by_side
 from jetkeep.retention import Candidate, Decision, Policy, decide
 
+#: Unnamed objects are left alone for so long: a writer whose lease nobody could see may be about to name them.
 GRACE_NS = 24 * 3600 * 10**9
+_UNFINISHED_NS = 24 * 3600 * 10**9
+_CLOCK_SKEW_NS = 300 * 10**9
 
 
 @dataclass(slots=True)
 class ExpireReport:
     """What was decided, and what was done: with `dry_run` nothing was.
 
-    `held` are labels that stay for now because a lease names them; `freed_bytes` counts the deleted objects.
+    `held` are labels that stay for now because a lease names them; `freed_bytes` counts the deleted objects, or with
+    `dry_run` those that a run now would delete. `kept_back` says why nothing was swept, empty when it was.
     """
 
     decisions: list[Decision]
@@ -46,123 +51,164 @@ async def expire(
     """Decide by the policy and delete: backup objects, then manifests, then segments that nothing names.
 
     A crash at any moment costs nothing that a remaining backup needs; the next run deletes what was left over.
+    Deletions are durable on return.
 
     Raises:
         UsageError: the policy has no rule.
-        LockedError: another expire is at work.
+        LockedError: another expire is at work, or this one was suspended for minutes.
         BadDataError: a backup or manifest that stays is damaged: what it needs is not known, so nothing is deleted.
+        StoreFailedError: this machine's clock and the store's differ, so nobody's age is known.
     """
-    whole, damage = await repository.backups()
-    decisions = decide(await _candidates(repository, whole), policy, datetime.fromtimestamp(now_ns() / 1e9, UTC))
-    report = ExpireReport(decisions, dry_run)
     if dry_run:
+        backups = await _backups(repository)
+        report = ExpireReport(await _decide(repository, backups, policy, now_ns()), dry_run)
+        stay, _ = _part(backups, [one.candidate.label for one in report.decisions if not one.keep])
+        gone_manifests = _manifests(backups) - _manifests(stay)
+        rubbish = await _rubbish(repository, await _needs(repository, stay), gone_manifests, now_ns() - grace_ns)
+        report.deleted_objects, report.freed_bytes = len(rubbish), sum(info.size for info in rubbish)
         return report
-    _refuse_damage(damage)
     async with lease(repository.store, "expire", now_ns=now_ns) as own:
         others = await own.others()
         if rivals := [one for one in others if one.purpose == "expire"]:
             raise locked(rivals[0])
-        # Again, now that others can see us: a backup that was committed or pinned since must count.
-        whole, damage = await repository.backups()
-        _refuse_damage(damage)
-        report.decisions = decide(
-            await _candidates(repository, whole), policy, datetime.fromtimestamp(now_ns() / 1e9, UTC)
-        )
+        await _compare_clocks(repository, own, now_ns())
+        await remove_dead_leases(repository.store, now_ns())
+        await repository.store.remove_unfinished(now_ns() - _UNFINISHED_NS)
+        # Only now, when others can see us: a backup that was committed or pinned before must count.
+        backups = await _backups(repository)
+        report = ExpireReport(await _decide(repository, backups, policy, now_ns()), dry_run)
         protected = {label for one in others for label in one.labels}
-        by_label = {backup.label: backup for backup in whole}
-        for decision in report.decisions:
-            label = decision.candidate.label
-            if decision.keep:
-                continue
-            if label in protected:
-                report.held.append(label)
-                emit(Notice(f"backup {label} stays for now: somebody reads it"))
-                continue
-            await repository.store.delete(layout.backup_key(label))
-            report.expired.append(label)
-        gone = [by_label[label] for label in report.expired]
-        stay = [backup for label, backup in by_label.items() if label not in set(report.expired)]
-        await _sweep(repository, own, gone, stay, report, now_ns, grace_ns)
+        for label in (one.candidate.label for one in report.decisions if not one.keep):
+            (report.held if protected & {label, "*"} else report.expired).append(label)
+        for label in report.held:
+            emit(Notice(f"backup {label} stays for now: somebody reads it"))
+        stay, gone = _part(backups, report.expired)
+        needed = await _needs(repository, stay)  # before anything is deleted: it may turn out to be damaged
+        for backup in gone:
+            own.check()
+            await repository.store.delete(layout.backup_key(backup.label))
+        await repository.store.sync()
+        report.kept_back = await _sweep(repository, own, report, gone, stay, needed, now_ns() - grace_ns)
+        if report.kept_back:
+            emit(Notice(f"unneeded objects stay until the next run: {report.kept_back}"))
     return report
+
+
+async def _backups(repository: Repository) -> list[Backup]:
+    whole, damage = await repository.backups()
+    _refuse_damage(damage)
+    return whole
 
 
 def _refuse_damage(damage: Sequence[Damage]) -> None:
     if damage:
         raise BadDataError(
-            f"{damage[0].key} is damaged, so it is not known what it needs",
+            f"{damage[0].key} cannot be read, so it is not known what it needs: {damage[0].error.what}",
             code=damage[0].error.code,
             means="nothing was expired",
             hint="run `jetkeep verify`; take the damaged object away by hand when its backup is lost for good",
         )
 
 
-async def _candidates(repository: Repository, whole: Sequence[Backup]) -> list[Candidate]:
+async def _decide(repository: Repository, backups: Sequence[Backup], policy: Policy, now_ns: int) -> list[Decision]:
     pins = await all_pins(repository)
-    return [
+    candidates = [
         Candidate(
             label=backup.label,
             source=backup.source,
-            started=datetime.fromisoformat(backup.started_at.replace("Z", "+00:00")),
+            started=backup.started,
             complete=backup.status == "complete",
+            selection=" ".join([*backup.selection.include, *(f"!{one}" for one in backup.selection.exclude)]),
             tags=frozenset(backup.tags),
             pinned=pins[backup.label].reason if backup.label in pins else None,
         )
-        for backup in whole
+        for backup in backups
     ]
+    return decide(candidates, policy, datetime.fromtimestamp(now_ns / 1e9, UTC))
+
+
+def _part(backups: Sequence[Backup], labels: Iterable[str]) -> tuple[list[Backup], list[Backup]]:
+    """Those that stay, and those with one of the labels."""
+    gone = set(labels)
+    return [one for one in backups if one.label not in gone], [one for one in backups if one.label in gone]
+
+
+async def _compare_clocks(repository: Repository, own: Lease, now_ns: int) -> None:
+    """By a clock that is wrong, every lease looks dead and every object old."""
+    async for info in repository.store.list(own.key):
+        if abs(info.modified_ns - now_ns) > _CLOCK_SKEW_NS:
+            raise StoreFailedError(
+                f"this machine's clock and the store's differ by {abs(info.modified_ns - now_ns) // 10**9} seconds",
+                code="store.clock",
+                means="nothing was expired: the age of objects and leases is not known",
+                hint="set the clock, or run it on the machine that stores the repository",
+            )
 
 
 async def _sweep(
     repository: Repository,
     own: Lease,
+    report: ExpireReport,
     gone: Sequence[Backup],
     stay: Sequence[Backup],
-    report: ExpireReport,
-    now_ns: Callable[[], int],
-    grace_ns: int,
-) -> None:
-    """Delete manifests and segments that no remaining backup names."""
+    needed: set[str],
+    before_ns: int,
+) -> str:
+    """Delete manifests and segments that no remaining backup names; why nothing was deleted, empty when it was."""
     others = await own.others()
-    if any(one.purpose in ("backup", "import") for one in others):
-        report.kept_back = "a backup is at work: what it may use stays until the next run"
-        return
-    named = await _named(repository, stay)
+    if any(one.purpose not in ("read", "expire") for one in others):
+        return "a backup is at work and may use them"
+    # A backup whose lease we saw before may have been committed since, with objects that were there already.
+    whole, damage = await repository.backups()
+    if damage:
+        return f"{damage[0].key} cannot be read"
+    known = {one.label for one in stay}
     reading = {label for one in others for label in one.labels}
-    for backup in gone:
-        if backup.label in reading:
-            # Its reader began before the backup object went: everything it needs stays until the next run.
-            named |= await _names_of(repository, backup)
-    now = now_ns()
-    expired_manifests = {entry.manifest.key for backup in gone for entry in backup.streams if entry.manifest}
-    manifests, segments = [], []
-    async for info in repository.store.list(layout.SOURCES):
-        if info.key in named:
-            continue
-        old = now - info.modified_ns > grace_ns
-        if "/manifests/" in info.key and (old or info.key in expired_manifests):
-            manifests.append(info)
-        elif "/segments/" in info.key and old:
-            segments.append(info)
-    for info in (*manifests, *segments):
-        await repository.store.delete(info.key)
-        report.deleted_objects += 1
-        report.freed_bytes += info.size
-    for label in report.expired:
-        await repository.store.delete(layout.pin_key(label))
+    # Whoever reads a backup that is gone began before it went: what it needs stays as well.
+    more = [one for one in whole if one.label not in known]
+    more += [one for one in gone if reading & {one.label, "*"}]
+    try:
+        needed |= await _needs(repository, more)
+    except BadDataError as wrong:
+        return wrong.what
+    rubbish = await _rubbish(repository, needed, _manifests(gone), before_ns)
+    for kind in ("manifest", "segment"):
+        for info in rubbish:
+            if layout.kind_of(info.key) == kind:
+                own.check()
+                await repository.store.delete(info.key)
+                report.deleted_objects += 1
+                report.freed_bytes += info.size
+        await repository.store.sync()
+    return ""
 
 
-async def _named(repository: Repository, backups: Sequence[Backup]) -> set[str]:
-    named: set[str] = set()
-    for backup in backups:
-        named |= await _names_of(repository, backup)
-    return named
+async def _rubbish(
+    repository: Repository, needed: set[str], expired_manifests: set[str], before_ns: int
+) -> list[ObjectInfo]:
+    """Manifests of backups that go, and whatever nothing needs and is old enough. Names that are not the format's stay."""
+    return [
+        info
+        async for info in repository.store.list(layout.SOURCES)
+        if info.key not in needed
+        and layout.kind_of(info.key)
+        and (info.modified_ns < before_ns or info.key in expired_manifests)
+    ]
 
 
-async def _names_of(repository: Repository, backup: Backup) -> set[str]:
-    """Every key that a backup needs."""
-    named: set[str] = set()
-    for entry in backup.streams:
-        if entry.manifest is not None:
-            manifest: Manifest = await repository.read_manifest(backup, entry)
-            named.add(entry.manifest.key)
-            named.update(ref.key for ref in manifest.segments)
-    return named
+def _manifests(backups: Iterable[Backup]) -> set[str]:
+    return {entry.manifest.key for backup in backups for entry in backup.streams if entry.manifest}
+
+
+async def _needs(repository: Repository, backups: Sequence[Backup]) -> set[str]:
+    """Every key that these backups need."""
+    pairs = [(backup, entry) for backup in backups for entry in backup.streams if entry.manifest]
+    needed = _manifests(backups)
+
+    async def add(pair: tuple[Backup, StreamEntry]) -> None:
+        backup, entry = pair
+        manifest = await repository.read_manifest(backup, entry)
+        needed.update(ref.key for ref in manifest.segments)
+
+    await side_by_side(add, pairs)
+    return needed

@@ -144,10 +144,7 @@ async def _publish(js: JetStream, readiness: Readiness, subject: str) -> None:
 
 
 async def _streams(js: JetStream, listing: StreamListing, readiness: Readiness) -> None:
-    silent = [
-        f"{name} ({listing.offline.get(name) or 'no server answers for it'})"
-        for name in sorted({*listing.missing, *listing.offline})
-    ]
+    silent = [f"{name} ({why})" for name, why in sorted(listing.offline.items())]
     for info in listing.infos:
         name = str(info["config"]["name"])
         try:

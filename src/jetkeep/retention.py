@@ -1,7 +1,8 @@
 """Which backups a policy keeps, and why. Pure: backups and rules in, decisions with reasons out.
 
 The words are restic's: `keep-last`, `-hourly`, `-daily`, `-weekly`, `-monthly`, `-yearly`, `-within`, `-tag`. For every rule that counts,
-the newest backup of each period is kept, for as many periods that have one. Only complete backups fulfil a rule.
+the newest backup of each period is kept, for as many periods that have one. Only complete backups fulfil a rule, and
+only those of the same source and selection compete: a backup of one stream does not replace one of all.
 """
 
 from __future__ import annotations
@@ -10,18 +11,23 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 
 from jetkeep.errors import UsageError
+
+#: How far the clocks of the machines that write to one repository may differ.
+CLOCK_SKEW = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A backup as retention sees it; `started` is in UTC."""
+    """A backup as retention sees it; `started` is in UTC, `selection` names what was asked for, empty for all streams."""
 
     label: str
     source: str
     started: datetime
     complete: bool = True
+    selection: str = ""
     tags: frozenset[str] = frozenset()
     pinned: str | None = None
 
@@ -60,11 +66,9 @@ class Decision:
     @property
     def why_not(self) -> str:
         """Why it goes."""
-        return (
-            ""
-            if self.keep
-            else ("no rule keeps it" if self.candidate.complete else "partial, and older than a complete one")
-        )
+        if self.keep:
+            return ""
+        return "no rule keeps it" if self.candidate.complete else "partial, and older than a complete one"
 
 
 _PERIODS: tuple[tuple[str, Callable[[datetime], str]], ...] = (
@@ -77,11 +81,11 @@ _PERIODS: tuple[tuple[str, Callable[[datetime], str]], ...] = (
 
 
 def decide(candidates: Sequence[Candidate], policy: Policy, now: datetime) -> list[Decision]:
-    """Decide for every backup, newest first; sources do not compete.
+    """Decide for every backup, newest first.
 
-    A pinned backup is always kept. A partial one is kept while it is newer than the newest complete one of its
-    source. The newest complete backup of each source is kept whatever the policy says: letting go of the last
-    one is not retention.
+    Whatever the policy says: a pinned backup is kept; so is the newest complete one of each source and selection,
+    because to let go of the last one is not retention; so is a partial one that is newer than that; and so is one
+    whose time lies in the future, because what is newer than what is then not known.
 
     Raises:
         UsageError: the policy has no rule, or a duration cannot be read.
@@ -93,28 +97,39 @@ def decide(candidates: Sequence[Candidate], policy: Policy, now: datetime) -> li
             means="nothing was expired",
             hint="give at least one, for instance --keep-daily 7 --keep-weekly 4",
         )
-    decisions = [Decision(one) for one in sorted(candidates, key=lambda one: (one.started, one.label), reverse=True)]
-    for source in sorted({one.source for one in candidates}):
-        _decide_source([one for one in decisions if one.candidate.source == source], policy, now)
+    if policy.within:
+        subtract(now, policy.within)
+    ordered = sorted(candidates, key=lambda one: (one.started, one.label), reverse=True)
+    decisions = [Decision(one) for one in ordered]
+    for _, group in groupby(sorted(decisions, key=_group), _group):
+        _decide_group(list(group), policy, now)
     return decisions
 
 
-def _decide_source(decisions: list[Decision], policy: Policy, now: datetime) -> None:
-    whole = [one for one in decisions if one.candidate.complete]
+def _group(decision: Decision) -> tuple[str, str]:
+    return decision.candidate.source, decision.candidate.selection
+
+
+def _decide_group(decisions: list[Decision], policy: Policy, now: datetime) -> None:
+    past = [one for one in decisions if one.candidate.started <= now + CLOCK_SKEW]
+    whole = [one for one in past if one.candidate.complete]
+    newest = whole[0].candidate.started if whole else None
     if whole:
         whole[0].reasons.append("newest complete backup")
     for one in decisions:
         if one.candidate.pinned is not None:
-            why = f" ({one.candidate.pinned})" if one.candidate.pinned else ""
-            one.reasons.append(f"pinned{why}")
-        if not one.candidate.complete and (not whole or one.candidate.started > whole[0].candidate.started):
+            one.reasons.append("pinned" + (f" ({one.candidate.pinned})" if one.candidate.pinned else ""))
+        if one.candidate.started > now + CLOCK_SKEW:
+            one.reasons.append("its time lies in the future: a clock was wrong")
+        elif not one.candidate.complete and (newest is None or one.candidate.started > newest):
             one.reasons.append("partial, and newer than the newest complete one")
     for at, one in enumerate(whole[: policy.last], start=1):
         one.reasons.append(f"last {at} of {policy.last}")
     for rule, period_of in _PERIODS:
         _keep_periods(whole, rule, period_of, getattr(policy, rule))
-    if policy.within:
-        since = subtract(now, policy.within)
+    if policy.within and newest is not None:
+        # From the newest backup, not from today: when backups stop being taken, none may expire because time goes by.
+        since = subtract(min(now, newest), policy.within)
         for one in whole:
             if one.candidate.started >= since:
                 one.reasons.append(f"within {policy.within}")
@@ -123,17 +138,19 @@ def _decide_source(decisions: list[Decision], policy: Policy, now: datetime) -> 
 
 
 def _keep_periods(whole: list[Decision], rule: str, period_of: Callable[[datetime], str], count: int) -> None:
-    seen: list[str] = []
+    kept = 0
+    before = ""
     for one in whole:
-        if len(seen) == count:
-            break
         period = period_of(one.candidate.started.astimezone(UTC))
-        if period not in seen:
-            seen.append(period)
-            one.reasons.append(f"{rule} {len(seen)} of {count} ({period})")
+        if period == before:
+            continue
+        if kept == count:
+            break
+        kept, before = kept + 1, period
+        one.reasons.append(f"{rule} {kept} of {count} ({period})")
 
 
-_DURATION = re.compile(r"(?:(\d+)y)?(?:(\d+)m)?(?:(\d+)d)?(?:(\d+)h)?")
+_DURATION = re.compile(r"(?:(\d{1,6})y)?(?:(\d{1,6})m)?(?:(\d{1,6})d)?(?:(\d{1,6})h)?", re.ASCII)
 
 
 def subtract(moment: datetime, duration: str) -> datetime:
@@ -145,18 +162,19 @@ def subtract(moment: datetime, duration: str) -> datetime:
     found = _DURATION.fullmatch(duration)
     if not duration or not found:
         raise UsageError(
-            f"'{duration}' is no duration", code="usage.duration", hint="years, months, days, hours: 7d, 12h, 1y6m"
+            f"'{duration}' is no duration",
+            code="usage.duration",
+            means="nothing was done",
+            hint="years, months, days, hours, in this order: 7d, 12h, 1y6m",
         )
     years, months, days, hours = (int(part or 0) for part in found.groups())
     whole = moment.year * 12 + moment.month - 1 - years * 12 - months
-    if whole < 12:
-        return datetime.min.replace(tzinfo=UTC)
-    year, month = divmod(whole, 12)
-    shifted = moment.replace(year=year, month=month + 1, day=1) + timedelta(days=moment.day - 1)
-    if shifted.month != month + 1:
-        # 31 March less a month is the last day of February, not the first days of March.
-        shifted = shifted.replace(day=1) - timedelta(days=1)
     try:
+        year, month = divmod(whole, 12)
+        shifted = moment.replace(year=year, month=month + 1, day=1) + timedelta(days=moment.day - 1)
+        if shifted.month != month + 1:
+            # 31 March less a month is the last day of February, not the first days of March.
+            shifted = shifted.replace(day=1) - timedelta(days=1)
         return shifted - timedelta(days=days, hours=hours)
-    except OverflowError:
+    except (ValueError, OverflowError):  # before the first year
         return datetime.min.replace(tzinfo=UTC)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from jetkeep.catalog import not_live
+from jetkeep.catalog import live_rows, not_live
 from jetkeep.codecs.fingerprint import Fingerprint
-from jetkeep.errors import BadDataError, JetkeepError
+from jetkeep.codecs.sequences import SequenceSet
+from jetkeep.errors import BadDataError, JetkeepError, StoreError
 from jetkeep.model import Emit, StreamAdvanced, StreamBegan, StreamEnded
-from jetkeep.repository import documents, encoding, layout
-from jetkeep.repository.documents import Backup, Manifest, SegmentRef, StreamEntry
+from jetkeep.repository import encoding, layout
+from jetkeep.repository.documents import Backup, Manifest, Pin, SegmentRef, StreamEntry
 from jetkeep.repository.repository import Repository
+from jetkeep.repository.store import side_by_side
 
 SEGMENTS_AT_ONCE = 2
 
@@ -49,11 +51,31 @@ class VerifyReport:
         """Nothing that costs data was found."""
         return not any(one.severity == "damage" for one in self.findings)
 
+    def add(self, key: str, error: JetkeepError, backups: Iterable[str]) -> None:
+        """Note an error that was met at an object."""
+        kind = "unreadable" if isinstance(error, StoreError) else error.code.removeprefix("data.")
+        self.findings.append(Finding(kind, "damage", key, error.what, tuple(sorted(set(backups)))))
+
+
+@dataclass(slots=True)
+class _Tally:
+    """A manifest some of whose stored rows are not live: their sum is known when their segments have been read."""
+
+    manifest: str
+    where: str
+    label: str
+    span: tuple[int, int]
+    dead: SequenceSet
+    expected: Fingerprint
+    found: Fingerprint
+    unread: int
+
 
 @dataclass(slots=True)
 class _Segment:
     ref: SegmentRef
     backups: list[str] = field(default_factory=list)
+    tallies: list[_Tally] = field(default_factory=list)
 
 
 async def verify(
@@ -67,6 +89,8 @@ async def verify(
     """Check envelopes, manifests, counts and segments of all backups, or of one; each segment is read once.
 
     Args:
+        repository: what to check.
+        emit: gets the progress of reading segments.
         label: of the backup to check; None checks all, and looks for objects that nothing names.
         sample: which part of the segments to read, 0 < sample ≤ 1; everything else is always checked.
         chance: chooses the sample.
@@ -75,19 +99,21 @@ async def verify(
     backups = await _backups(repository, label, report)
     report.backups = len(backups)
     segments: dict[str, _Segment] = {}
-    manifests: list[tuple[Backup, StreamEntry, Manifest]] = []
-    for backup in backups:
-        for entry in backup.streams:
-            if entry.status == "complete":
-                await _manifest(repository, backup, entry, report, manifests, segments)
+
+    async def add(pair: tuple[Backup, StreamEntry]) -> None:
+        await _manifest(repository, *pair, report, segments)
+
+    await side_by_side(add, [(backup, entry) for backup in backups for entry in backup.streams if entry.manifest])
     chosen = sorted(segments)
     if sample < 1:
         count = math.ceil(len(chosen) * sample)
         chosen = sorted((chance or random.Random()).sample(chosen, count))  # noqa: S311 - a sample, not a secret
         report.segments_skipped = len(segments) - count
     await _read(repository, [segments[key] for key in chosen], report, emit)
+    _compare_tallies(segments.values(), report)
     if label is None:
-        await _unnamed(repository, manifests, segments, report)
+        await _unnamed(repository, backups, segments, report)
+    report.findings.sort(key=lambda one: (one.severity, one.key, one.kind))
     return report
 
 
@@ -96,69 +122,77 @@ async def _backups(repository: Repository, label: str | None, report: VerifyRepo
         try:
             return [await repository.read_backup(label)]
         except BadDataError as wrong:
-            report.findings.append(_finding(layout.backup_key(label), wrong, [label]))
+            report.add(layout.backup_key(label), wrong, [label])
             return []
     whole, damage = await repository.backups()
     for one in damage:
-        name = one.key.removeprefix(layout.BACKUPS).removesuffix(".json")
-        report.findings.append(_finding(one.key, one.error, [name]))
-    for prefix, kind in ((layout.PINS, documents.Pin),):
+        report.add(one.key, one.error, [layout.label_of(one.key) or ""])
+    for prefix in (layout.PINS, layout.EVIDENCE):
         async for info in repository.store.list(prefix):
-            try:
-                encoding.unseal(await repository.store.read(info.key, encoding.MAX_DOCUMENT), info.key, kind)
-            except BadDataError as wrong:
-                report.findings.append(_finding(info.key, wrong, []))
-    async for info in repository.store.list(layout.EVIDENCE):
-        if info.key.endswith(".json"):
-            try:
-                encoding.open_envelope(await repository.store.read(info.key, encoding.MAX_DOCUMENT), info.key)
-            except BadDataError as wrong:
-                report.findings.append(_finding(info.key, wrong, []))
+            if info.key.endswith(".json"):
+                await _document(repository, info.key, report)
     return whole
 
 
+async def _document(repository: Repository, key: str, report: VerifyReport) -> None:
+    try:
+        data = await repository.store.read(key, encoding.MAX_DOCUMENT)
+        if key.startswith(layout.EVIDENCE):
+            encoding.open_envelope(data, key)
+        elif encoding.unseal(data, key, Pin).label != layout.label_of(key):
+            raise encoding.damaged(key, "it is the pin of another backup", "mismatch")
+    except (BadDataError, StoreError) as wrong:
+        report.add(key, wrong, [])
+
+
 async def _manifest(
-    repository: Repository,
-    backup: Backup,
-    entry: StreamEntry,
-    report: VerifyReport,
-    manifests: list[tuple[Backup, StreamEntry, Manifest]],
-    segments: dict[str, _Segment],
+    repository: Repository, backup: Backup, entry: StreamEntry, report: VerifyReport, segments: dict[str, _Segment]
 ) -> None:
     assert entry.manifest is not None
+    key = entry.manifest.key
     try:
         manifest = await repository.read_manifest(backup, entry)
-        _check_manifest(manifest)
-    except BadDataError as wrong:
-        report.findings.append(_finding(entry.manifest.key, wrong, [backup.label]))
+        partly_dead, tally = _check_manifest(manifest, key)
+    except (BadDataError, StoreError) as wrong:
+        report.add(key, wrong, [backup.label])
         return
-    manifests.append((backup, entry, manifest))
     report.messages += manifest.messages
     for ref in manifest.segments:
         known = segments.setdefault(ref.key, _Segment(ref))
         if known.ref != ref:
-            conflict = BadDataError(f"{ref.key} is described in two ways", code="data.conflict")
-            report.findings.append(_finding(ref.key, conflict, [backup.label]))
+            report.add(
+                ref.key, BadDataError(f"{ref.key} is described in two ways", code="data.conflict"), [backup.label]
+            )
         known.backups.append(backup.label)
+        if ref.key in partly_dead:
+            known.tallies.append(tally)
 
 
-def _check_manifest(manifest: Manifest) -> None:
-    """What a manifest says must agree with itself (docs/format.md, *Live messages*)."""
-    where = f"the manifest of {manifest.stream} in backup {manifest.label}"
+def _check_manifest(manifest: Manifest, key: str) -> tuple[set[str], _Tally]:
+    """What a manifest says must agree with itself (docs/format.md, *Live messages*); which segments hold dead rows."""
+    where = f"{key} ({manifest.stream} in backup {manifest.label})"
     dead = not_live(manifest)
+    total = Fingerprint()
+    partly_dead = set()
     before = 0
     for ref in manifest.segments:
-        if not before < ref.first_seq <= ref.last_seq or not 0 < ref.count <= ref.last_seq - ref.first_seq + 1:
-            raise encoding.damaged(where, f"segment {ref.key} is out of order")
+        width = ref.last_seq - ref.first_seq + 1
+        if not before < ref.first_seq <= ref.last_seq or not 0 < ref.count <= width:
+            raise encoding.damaged(where, f"segment {ref.key} is out of order", "order")
         before = ref.last_seq
-    if sum(ref.count for ref in manifest.segments) < manifest.messages:
-        raise encoding.damaged(where, "its segments hold fewer rows than it has messages")
-    if not any(dead.intersects(ref.first_seq, ref.last_seq) for ref in manifest.segments):
-        total = Fingerprint()
-        for ref in manifest.segments:
-            total += Fingerprint.of_hex(ref.fingerprint, ref.count)
-        if total.hex() != manifest.fingerprint or total.count != manifest.messages:
-            raise encoding.damaged(where, "its fingerprint is not the sum of its segments'")
+        total += Fingerprint.of_hex(ref.fingerprint, ref.count)
+        inside = manifest.first_seq <= ref.first_seq and ref.last_seq <= manifest.last_seq
+        if not inside or ref.count + dead.count_within(ref.first_seq, ref.last_seq) != width:
+            partly_dead.add(ref.key)
+    expected = Fingerprint.of_hex(manifest.fingerprint, manifest.messages)
+    if total.count < expected.count:
+        raise encoding.damaged(where, f"its segments hold {total.count} rows, fewer than it has messages", "count")
+    if not partly_dead and total != expected:
+        kind = "count" if total.count != expected.count else "fingerprint"
+        raise encoding.damaged(where, f"its {kind} is not the sum of its segments'", kind)
+    span = (manifest.first_seq, manifest.last_seq)
+    tally = _Tally(key, where, manifest.label, span, dead, expected, total, len(partly_dead))
+    return partly_dead, tally
 
 
 async def _read(repository: Repository, segments: Sequence[_Segment], report: VerifyReport, emit: Emit) -> None:
@@ -170,9 +204,13 @@ async def _read(repository: Repository, segments: Sequence[_Segment], report: Ve
         async with limit:
             try:
                 data = await repository.read_segment(segment.ref)
-                await asyncio.to_thread(_decode, segment.ref, data)
-            except BadDataError as wrong:
-                report.findings.append(_finding(segment.ref.key, wrong, segment.backups))
+                dead = await asyncio.to_thread(_decode, segment, data)
+            except (BadDataError, StoreError) as wrong:
+                report.add(segment.ref.key, wrong, segment.backups)
+            else:
+                for tally, of_dead in zip(segment.tallies, dead, strict=True):
+                    tally.found -= of_dead
+                    tally.unread -= 1
             report.segments += 1
             report.bytes += segment.ref.bytes
             done[0] += segment.ref.count
@@ -183,45 +221,55 @@ async def _read(repository: Repository, segments: Sequence[_Segment], report: Ve
     emit(StreamEnded("segments", "verify"))
 
 
-def _decode(ref: SegmentRef, data: bytes) -> None:
+def _decode(segment: _Segment, data: bytes) -> list[Fingerprint]:
+    """Compare a segment's rows with its reference; the sum of the rows that are dead, for each of its tallies."""
     from jetkeep.codecs.segment import SegmentReader  # noqa: PLC0415 - pyarrow is loaded by who reads segments
 
+    ref = segment.ref
     total = Fingerprint()
-    last = raw = 0
-    first = None
-    for batch in SegmentReader(data):
-        total.update(batch)
-        first = batch.first_seq if first is None else first
-        last = batch.last_seq
-        raw += batch.raw_bytes
-    if (first, last, total.count, raw, total.hex()) != (
-        ref.first_seq,
-        ref.last_seq,
-        ref.count,
-        ref.raw_bytes,
-        ref.fingerprint,
-    ):
-        raise encoding.damaged(ref.key, "its rows are not what the manifest says (range, count, bytes or fingerprint)")
+    of_live = [Fingerprint() for _ in segment.tallies]
+    raw, ends, times = 0, [0, 0], [ref.first_ts_ns, ref.last_ts_ns]
+    try:
+        for batch in SegmentReader(data):
+            ends = [ends[0] or batch.first_seq, batch.last_seq]
+            times += [min(batch.ts), max(batch.ts)]
+            total.update(batch)
+            raw += batch.raw_bytes
+            for tally, live in zip(segment.tallies, of_live, strict=True):
+                live.update(live_rows(batch, *tally.span, tally.dead))
+    except BadDataError as wrong:
+        raise encoding.damaged(ref.key, wrong.what, "decode") from wrong
+    said = {
+        "count": (total.count, ref.count),
+        "order": (ends, [ref.first_seq, ref.last_seq]),
+        "fingerprint": (total.hex(), ref.fingerprint),
+        "mismatch": ([raw, min(times), max(times)], [ref.raw_bytes, ref.first_ts_ns, ref.last_ts_ns]),
+    }
+    for kind, (found, expected) in said.items():
+        if found != expected:
+            raise encoding.damaged(ref.key, f"its rows have {kind} {found}, the manifest says {expected}", kind)
+    return [total - live for live in of_live]
+
+
+def _compare_tallies(segments: Iterable[_Segment], report: VerifyReport) -> None:
+    tallies = {tally.manifest: tally for segment in segments for tally in segment.tallies}
+    for tally in tallies.values():
+        if not tally.unread and tally.found != tally.expected:
+            kind = "count" if tally.found.count != tally.expected.count else "fingerprint"
+            why = f"its segments hold {tally.found.count} live messages with fingerprint {tally.found.hex()}"
+            report.add(tally.manifest, encoding.damaged(tally.where, why, kind), [tally.label])
 
 
 async def _unnamed(
-    repository: Repository,
-    manifests: Sequence[tuple[Backup, StreamEntry, Manifest]],
-    segments: dict[str, _Segment],
-    report: VerifyReport,
+    repository: Repository, backups: Sequence[Backup], segments: dict[str, _Segment], report: VerifyReport
 ) -> None:
-    named = {entry.manifest.key for _, entry, _ in manifests if entry.manifest} | set(segments)
+    named = {entry.manifest.key for backup in backups for entry in backup.streams if entry.manifest}
     damaged = {one.key for one in report.findings}
     count = size = 0
     async for info in repository.store.list(layout.SOURCES):
-        if info.key not in named and info.key not in damaged:
+        if layout.kind_of(info.key) and not (info.key in named or info.key in segments or info.key in damaged):
             count += 1
             size += info.size
     if count:
-        what = f"{count} objects of {size} bytes are named by no backup; `jetkeep expire` removes them after a day"
+        what = f"{count} objects of {size} bytes are named by no backup that can be read"
         report.findings.append(Finding("unnamed", "notice", layout.SOURCES, what))
-
-
-def _finding(key: str, error: JetkeepError, backups: Sequence[str]) -> Finding:
-    kind = error.code.removeprefix("data.")
-    return Finding(kind, "damage", key, error.what, tuple(sorted(set(backups))))

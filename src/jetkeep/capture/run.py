@@ -72,7 +72,7 @@ async def back_up(
         await held.wait_for_expire()
         listing = await js.stream_list()
         infos = {str(info["config"]["name"]): info for info in listing.infos}
-        unreachable = {*listing.missing, *listing.offline}
+        unreachable = set(listing.offline)
         chosen = select(sorted({*infos, *unreachable}), options.include, options.exclude)
         label = await repository.free_label(options.label, started)
         previous = await repository.newest_entries(options.source)

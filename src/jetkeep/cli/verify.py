@@ -47,9 +47,7 @@ def command(label: str | None, repo: str | None, sample: float, as_json: bool, q
         wanted = label
         if wanted == "latest":
             wanted = (await find_backup(repository, None)).label
-        whole, _ = await repository.backups()
-        labels = [wanted] if wanted else [one.label for one in whole]
-        async with lease_if_possible(repository.store, "read", now_ns=time.time_ns, labels=labels):
+        async with lease_if_possible(repository.store, "read", now_ns=time.time_ns, labels=[wanted or "*"]):
             with progress(quiet) as emit:
                 return await verify(repository, emit=emit, label=wanted, sample=sample / 100)
 

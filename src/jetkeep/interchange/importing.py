@@ -105,7 +105,7 @@ async def import_directory(
             server=ServerFacts(),
             host=platform.node(),
             tags=list(options.tags),
-            selection=Selection(include=[], exclude=[], total=len(paths)),
+            selection=Selection(include=sorted({*imported, *failed}), exclude=[], total=len(paths)),
             streams=_entries(imported, failed),
         )
         backup = await repository.commit(backup, held, relabel=options.label is None)

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
@@ -16,6 +15,7 @@ from nats.aio.subscription import Subscription
 from jetkeep.config import ConnectionSettings
 from jetkeep.errors import ApiError, ServerError
 from jetkeep.jetstream.client import RawClient
+from jetkeep.jetstream.listing import STREAM_NOT_FOUND, StreamListing, list_consumers, list_streams
 from jetkeep.jetstream.watch import NOTICE_S, Watch
 from jetkeep.model import JsonDict, Message
 
@@ -23,28 +23,6 @@ if TYPE_CHECKING:
     from jetkeep.jetstream.restore import RestoreSender
     from jetkeep.jetstream.snapshot import SnapshotReceiver
 
-STREAM_NOT_FOUND = 10059
-OFFLINE_CODES = (10118, 10194)
-
-
-@dataclass(frozen=True, slots=True)
-class StreamListing:
-    """All streams of the account: `infos` as STREAM.LIST gives them; `missing` and `offline` did not answer."""
-
-    infos: list[JsonDict]
-    total: int
-    missing: tuple[str, ...] = ()
-    offline: dict[str, str] = field(default_factory=dict)
-
-    def why_unreachable(self, name: str) -> ServerError:
-        """The error for a stream that is listed and does not answer."""
-        why = self.offline.get(name) or "no server answers for it"
-        return ServerError(
-            f"stream {name} is offline: {why}",
-            code="nats.stream-offline",
-            means="it is not in this backup; earlier backups of it are untouched",
-            hint="bring its servers back (`nats stream info`), then run the backup again",
-        )
 
 
 class JetStream:
@@ -172,9 +150,11 @@ class JetStream:
 
     async def _refusal(self, subject: str, inbox: str = "") -> ServerError | None:
         lost = self.watch.disconnects
-        # The server refuses in order: when it answers the ping, it has said what it has to say.
+        # The server refuses in order: when it answers the ping, it has said what it has to say. Twice, because the
+        # client's first ping overtakes what it has not yet written.
         with suppress(nats.errors.Error, OSError):
-            await self.client.flush(max(1, round(self.timeout_s)))
+            for _ in range(2):
+                await self.client.flush(max(1, round(self.timeout_s)))
         return self.watch.trouble(lost, subject, inbox)
 
     def no_responders(self, subject: str) -> ServerError:
@@ -191,41 +171,8 @@ class JetStream:
         return await self.request("INFO")
 
     async def stream_list(self) -> StreamListing:
-        """All streams, page by page; their number is compared with the total that the server gave.
-
-        Raises:
-            ServerError: pages do not add up to the total although the listing was repeated.
-        """
-        for _ in range(3):
-            listing = await self._list_once()
-            if len(listing.infos) + len(set(listing.missing) | set(listing.offline)) >= listing.total:
-                return listing
-            await asyncio.sleep(0.2)
-        raise ServerError(
-            f"the server says that there are {listing.total} streams and lists {len(listing.infos)}",
-            code="nats.listing",
-            means="nothing was backed up: some streams would have been missed silently",
-            hint="run it again; if it repeats, look at the cluster's health",
-        )
-
-    async def _list_once(self) -> StreamListing:
-        infos: dict[str, JsonDict] = {}
-        missing: set[str] = set()
-        offline: dict[str, str] = {}
-        total = offset = 0
-        while True:
-            page = await self.request("STREAM.LIST", {"offset": offset})
-            total = int(page.get("total", 0))
-            streams = page.get("streams") or []
-            infos.update((str(one["config"]["name"]), one) for one in streams)
-            missing.update(page.get("missing") or ())
-            offline.update(page.get("offline") or {})
-            offset += max(len(streams), int(page.get("limit", 0)) if not streams else 0)
-            if not streams or offset >= total:
-                break
-        for name in set(offline) | missing:
-            infos.pop(name, None)
-        return StreamListing(list(infos.values()), total, tuple(sorted(missing)), offline)
+        """All streams, with those that do not answer; see list_streams."""
+        return await list_streams(self._list)
 
     async def stream_info(self, name: str, **options: Any) -> JsonDict:
         """STREAM.INFO.
@@ -261,16 +208,11 @@ class JetStream:
                 raise
 
     async def consumers(self, stream: str) -> list[JsonDict]:
-        """CONSUMER.LIST, all pages."""
-        found: dict[str, JsonDict] = {}
-        offset = 0
-        while True:
-            page = await self.request(f"CONSUMER.LIST.{stream}", {"offset": offset})
-            consumers = page.get("consumers") or []
-            found.update((str(one["name"]), one) for one in consumers)
-            offset += len(consumers)
-            if not consumers or offset >= int(page.get("total", 0)):
-                return list(found.values())
+        """All consumers of a stream; see list_consumers."""
+        return await list_consumers(self._list, stream)
+
+    async def _list(self, suffix: str, body: JsonDict, timeout_s: float) -> JsonDict:
+        return await self.request(suffix, body, timeout_s=max(self.timeout_s, timeout_s))
 
     def snapshot(self, stream: str, **options: int) -> SnapshotReceiver:
         """Receive a stream's snapshot; an async context (jetkeep.jetstream.snapshot.SnapshotReceiver)."""

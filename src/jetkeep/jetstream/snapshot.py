@@ -12,8 +12,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from jetkeep.errors import ApiError, ServerError
-from jetkeep.jetstream.api import STREAM_NOT_FOUND, JetStream
+from jetkeep.jetstream.api import JetStream
 from jetkeep.jetstream.client import status_of
+from jetkeep.jetstream.listing import STREAM_NOT_FOUND
 from jetkeep.jetstream.watch import NOTICE_S
 from jetkeep.model import JsonDict
 

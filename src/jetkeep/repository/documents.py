@@ -248,11 +248,11 @@ class Pin(Document):
 
 
 class Owner(Part):
-    """Who holds a lease; `space` names where the process number means something, empty when that is not known."""
+    """Who holds a lease; `process` names the process for all time, empty when that is not possible."""
 
     host: str
     pid: int
-    space: str = ""
+    process: str = ""
 
 
 class LeaseDocument(Document):

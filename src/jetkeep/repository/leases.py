@@ -10,7 +10,6 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -112,7 +111,7 @@ async def lease(store: Store, purpose: str, *, now_ns: LeaseClock, labels: Seque
     document = LeaseDocument(
         purpose=purpose,
         nonce=secrets.token_hex(8),
-        owner=Owner(host=platform.node(), pid=os.getpid(), space=process_space()),
+        owner=Owner(host=platform.node(), pid=os.getpid(), process=process(os.getpid())),
         acquired_at=rfc3339(now),
         expires_at=rfc3339(now + LIFETIME_NS),
         labels=list(labels),
@@ -139,7 +138,7 @@ async def lease_if_possible(
 
 
 async def live_leases(store: Store, now_ns: int) -> list[LeaseDocument]:
-    """All leases that have not ended by the clock `now_ns`.
+    """All leases whose owner runs, or where that cannot be known, that have not ended by the clock `now_ns`.
 
     A damaged one protects everything for as long as it can have been live: it comes back with the purpose of its
     name and the label `*`.
@@ -162,7 +161,8 @@ async def _leases(store: Store, now_ns: int) -> list[tuple[ObjectInfo, LeaseDocu
             continue
         try:
             document = encoding.unseal(await store.read(info.key, _MAX_LEASE), info.key, LeaseDocument)
-            live = _ns(document.expires_at) > now_ns and not _dead(document.owner)
+            runs = _runs(document.owner)
+            live = _ns(document.expires_at) > now_ns if runs is None else runs
             found.append((info, document if live else None))
         except NoObjectError:
             continue  # taken away between listing and reading
@@ -184,27 +184,26 @@ def _unreadable(info: ObjectInfo) -> LeaseDocument:
     )
 
 
-@cache
-def process_space() -> str:
-    """Names the space in which this process's number means something: this boot, this PID namespace; empty if unknown."""
+def process(pid: int) -> str:
+    """Names a process for all time: this boot, this PID namespace, when it began; empty when there is none or it is unknown.
+
+    The number and the host's name would not do: numbers are used again, and containers share host names.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+        space = Path("/proc/self/ns/pid").stat().st_ino
+        facts = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+    return f"{boot}/{space}/{facts.rpartition(')')[2].split()[19]}"
 
 
-def _dead(owner: Owner) -> bool:
-    """It is certain that the owner does not run any more. The same host name alone proves nothing: containers share them."""
-    if not owner.space or owner.space != process_space():
-        return False
-    try:
-        os.kill(owner.pid, 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        return False
-    return False
+def _runs(owner: Owner) -> bool | None:
+    """Whether the owner runs, None when that cannot be known from here."""
+    mine, theirs = process(os.getpid()).rpartition("/")[0], owner.process.rpartition("/")[0]
+    if not mine or mine != theirs:
+        return None
+    return process(owner.pid) == owner.process
 
 
 def locked(holder: LeaseDocument) -> LockedError:

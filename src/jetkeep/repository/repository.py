@@ -281,6 +281,10 @@ class Repository:
         manifest = await asyncio.to_thread(encoding.decode_manifest, data, ref.key)
         if what := difference(backup, entry, manifest):
             raise encoding.damaged(ref.key, f"its {what} is not what backup {backup.label} says", "mismatch")
+        prefix = layout.timeline_prefix(manifest.source, manifest.stream, manifest.timeline)
+        for key in (ref.key, *(one.key for one in manifest.segments)):
+            if not key.startswith(prefix):
+                raise encoding.damaged(ref.key, f"{key} is not of timeline {manifest.timeline}", "timeline")
         return manifest
 
     async def read_segment(self, ref: SegmentRef) -> bytes:

@@ -27,6 +27,6 @@ async def survey(js: JetStream) -> Target:
         js.max_payload,
         clustered=bool(js.server_facts()["cluster"]),
         streams=streams,
-        busy=frozenset({*listing.missing, *listing.offline}),
+        busy=frozenset(listing.offline),
         account=await js.account_info(),
     )

@@ -91,6 +91,7 @@ class SandboxCluster:
             await asyncio.sleep(0.05)
 
     async def _settled(self) -> bool:
+        names = {f"node-{at}" for at, server in enumerate(self.servers, 1) if server.running}
         running = [server for server in self.servers if server.running]
         try:
             answers = await asyncio.gather(*(_get(server.monitor_url, "/jsz") for server in running))
@@ -101,7 +102,8 @@ class SandboxCluster:
         leaders = {group.get("leader") for group in groups}
         return (
             len(leaders) == 1
-            and None not in leaders
+            # Right after a leader's death the others still name it.
+            and leaders <= names
             and all(group.get("cluster_size") == len(self.servers) for group in groups)
             and all(answer.get("status") == "ok" for answer in healthy)
         )
