@@ -11,6 +11,7 @@ import base64
 import json
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from jetkeep.model import JsonDict, Message
 
 BATCH, BATCH_BYTES = 1000, 8 * 1024 * 1024
 GETS_AT_ONCE, GETS_BYTES = 64, 64 * 1024 * 1024
+DIRECT_TRIES = 64
 NO_MESSAGE = 10037
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 #: What the server appends to a stored message's header when it answers a direct get (server: getDirectRequest).
@@ -167,14 +169,19 @@ async def _stored(js: JetStream, message: JsonDict, stream: str, direct: bool) -
                 means="this stream was not backed up in this run",
                 hint="allow direct gets on the stream (`nats stream edit --allow-direct`), or use a newer server",
             )
-        try:
-            return _direct(await js.exchange(f"{js.prefix}.DIRECT.GET.{stream}", b'{"seq":%d}' % seq), stream)
-        except _OtherStreamError:
-            raise _stalled(stream) from None
+        return await _direct_one(js, stream, seq)
     headers = base64.b64decode(message.get("hdrs") or "")
     return Message(
         seq, time_ns(message["time"]), subject.encode(), headers, base64.b64decode(message.get("data") or "")
     )
+
+
+async def _direct_one(js: JetStream, stream: str, seq: int) -> Message:
+    """One direct get. A mirror answers too, one of them by chance, and may lag: ask until the stream itself does."""
+    for _ in range(DIRECT_TRIES):
+        with suppress(_OtherStreamError):
+            return _direct(await js.exchange(f"{js.prefix}.DIRECT.GET.{stream}", b'{"seq":%d}' % seq), stream)
+    raise _stalled(stream)
 
 
 def time_ns(text: str) -> int:
