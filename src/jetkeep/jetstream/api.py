@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from jetkeep.jetstream.snapshot import SnapshotReceiver
 
 
-
 class JetStream:
     """One account's JetStream. All methods raise ServerError when the server does not answer or refuses."""
 
