@@ -15,7 +15,7 @@ from jetkeep.errors import ApiError, ServerError
 from jetkeep.jetstream import JetStream, connect
 from jetkeep.jetstream import snapshot as module
 from jetkeep.jetstream.snapshot import SnapshotReceiver
-from jetkeep.sandbox import Sandbox
+from jetkeep.sandbox import Sandbox, SandboxCluster
 from tests.conftest import StartServer
 from tests.publisher import Publisher
 from tests.versions import VERSIONS
@@ -79,11 +79,15 @@ async def test_a_snapshot_leaves_nothing_at_the_source(any_server: Sandbox) -> N
     assert {**before, "ts": 0} == {**after, "ts": 0}
 
 
-async def test_a_slow_reader_does_not_lose_the_snapshot(any_server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server gives up after 2 s (2.10) or 5 s without an acknowledgement; the reader stands still for longer."""
+@pytest.mark.parametrize("version", ["2.10.26", "2.12.8", "2.15.1"])
+async def test_a_slow_reader_does_not_lose_the_snapshot(
+    start_server: StartServer, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server gives up after 2 s (2.10, 2.11) or 5 s without room; the reader stands still for longer."""
     monkeypatch.setattr(module, "BUFFER_BYTES", 2 * MIB)
-    await fill(any_server, 24)
-    async with reach(any_server) as js, js.snapshot("S") as snapshot:
+    server = await start_server(version)
+    await fill(server, 24)
+    async with reach(server) as js, js.snapshot("S") as snapshot:
         size = len(await anext(snapshot))
         await asyncio.sleep(7)
         async for chunk in snapshot:
@@ -172,14 +176,40 @@ async def test_a_server_that_restarts_in_the_middle_is_usable_after(server: Sand
         assert (await receive(js))[1] >= 24 * MIB
 
 
-async def test_a_frozen_server_is_noticed(any_server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_frozen_server_is_noticed(server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "QUIET_S", 0.5)
-    await fill(any_server, 24)
-    async with reach(any_server) as js:
+    await fill(server, 24)
+    async with reach(server) as js:
         with pytest.raises(ServerError) as caught:
-            await receive(js, during=any_server.pause)
+            await receive(js, during=server.pause)
         assert caught.value.retryable
-        any_server.resume()
+        server.resume()
+
+
+async def test_the_leader_of_a_replicated_stream_dies_in_the_middle(
+    cluster: SandboxCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUIET_S", 0.5)
+    monkeypatch.setattr(module, "STALL_S", 5.0)
+    async with Publisher(cluster.url) as publisher:
+        await publisher.create("S", num_replicas=3)
+        await publisher.store_all((f"S.{at}", os.urandom(MIB // 8), b"") for at in range(24 * 8))
+        leader = int((await publisher.info("S"))["cluster"]["leader"].removeprefix("node-")) - 1
+    # Connected elsewhere: the connection stays, and nothing tells that no more will come.
+    async with reach(cluster.servers[leader - 1]) as js:
+        with pytest.raises(ServerError) as caught:
+            await receive(js, during=cluster.servers[leader].kill)
+        assert caught.value.retryable
+        await cluster.settle()
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                assert (await receive(js))[1] >= 24 * MIB
+                break
+            except ServerError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.5)
 
 
 async def test_a_stream_deleted_in_the_middle_is_named(any_server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
