@@ -1,0 +1,34 @@
+"""Writes docs/reference/commands.md, the help of every command: `python -m tests.docs.commands_reference`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from jetkeep.cli import COMMANDS, root
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
+_WIDTH = 110
+
+
+def render() -> str:
+    """The page as it must be."""
+    parts = ["# Commands\n\nWhat `--help` says. Written by `python -m tests.docs.commands_reference`; do not edit.\n"]
+    parts += [f"## {name}\n\n```text\n{help_of(name)}\n```\n" for name in ("jetkeep", *COMMANDS)]
+    return "\n".join(parts)
+
+
+def help_of(name: str) -> str:
+    """A command's help, or the overview's for `jetkeep`, the same on every terminal."""
+    settings = {**root.context_settings, "terminal_width": _WIDTH, "max_content_width": _WIDTH}
+    overview = click.Context(root, info_name="jetkeep", **settings)
+    if name == "jetkeep":
+        return root.get_help(overview)
+    command = root.get_command(overview, name)
+    assert command is not None
+    return command.get_help(click.Context(command, parent=overview, info_name=name))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render())
