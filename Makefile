@@ -34,16 +34,16 @@ demo: setup ## back up, destroy, restore, compare: on throw-away servers
 	@$(BIN)/jetkeep demo
 
 test: setup ## the default test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
 check: setup ## lint, types, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 matrix: setup ## every server version to every other
-	@$(BIN)/python -m pytest -m matrix
+	@$(BIN)/python -m pytest -n 2 -m matrix
 
 slow: setup ## crash simulation, many more property examples
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -n 2 -m slow
 
 large: setup ## 50 million gaps, 64 MiB messages, 10^5 subjects, 1,000 streams
 	@$(BIN)/python -m pytest -m large --timeout 900
