@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jetkeep.catalog import choose_streams, live_batches
 from jetkeep.codecs.archive import ArchiveEncoder
 from jetkeep.codecs.batch import MessageBatch
 from jetkeep.codecs.msgblock import TarEncoder
@@ -27,19 +28,37 @@ CONFIG = {"name": "ORDERS", "subjects": ["orders.>"], "storage": "file"}
 
 
 class Importer:
-    """Imports directories, each into the one repository, and tells the fingerprint of what was committed."""
+    """Imports directories, and tells the fingerprint of what was committed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.labels = 0
 
+    @property
+    def _store(self) -> LocalStore:
+        # A new one now and then: each import reads what the backups before it were.
+        return LocalStore(self._folder / f"repo-{self.labels // 20}")
+
     async def fingerprint(self, directory: Path, *, accept_loss: bool = False) -> str:
-        repository = await Repository.open_or_create(LocalStore(self._folder / "repo"), now_ns=time.time_ns)
+        repository = await Repository.open_or_create(self._store, now_ns=time.time_ns)
         options = ImportOptions(accept_loss=accept_loss, label=f"n{self.labels}")
         self.labels += 1
         report = await import_directory(directory, repository, options, emit=lambda _: None, now_ns=time.time_ns)
         assert report.backup.status == "complete"
         return ",".join(entry.fingerprint for entry in report.backup.streams)
+
+    async def joined(self, directory: Path) -> list[tuple[int, int, bytes]]:
+        """Sequence, time, and all bytes of each message that the import of one stream gave."""
+        store = self._store
+        await self.fingerprint(directory)
+        repository = await Repository.open(store)
+        backup = await repository.read_backup(f"n{self.labels - 1}")
+        manifest = (await choose_streams(repository, backup))[0].manifest
+        return [
+            (one.seq, one.ts, one.subject + one.headers + one.payload)
+            async for batch in live_batches(repository, manifest)
+            for one in batch
+        ]
 
     async def refusal(self, directory: Path, *, accept_loss: bool = False) -> BadDataError:
         with pytest.raises(BadDataError) as caught:
@@ -218,6 +237,28 @@ async def test_a_tar_that_ends_at_any_file_boundary_is_refused(importer: Importe
         shutil.copy(golden / "backup.json", spoilt)
         (spoilt / "stream.tar.s2").write_bytes(S2Encoder().encode(data[:at]))
         await importer.refusal(spoilt)
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+async def test_a_wrong_byte_in_a_tar_is_found_by_its_hashes_even_under_a_right_checksum(
+    stride: int, importer: Importer, tmp_path: Path
+) -> None:
+    """The servers' hash is over subject, headers and payload in one: it does not tell where one ends."""
+    source = shutil.copytree(NATSCLI / "account-2.14" / "ORDERS", tmp_path / "mangled")
+    whole = await importer.joined(source)
+    data = b"".join(S2Decoder().feed((source / "stream.tar.s2").read_bytes()))
+    refused = 0
+    for at in range(0, len(data), 7 * stride):
+        (source / "stream.tar.s2").write_bytes(
+            S2Encoder().encode(data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :])
+        )
+        try:
+            # Names of owners, times of files, the index's sums: what no message depends on may be anything.
+            assert await importer.joined(source) == whole
+        except JetkeepError as refusal:
+            assert refusal.code.startswith("data.snapshot")  # noqa: PT017
+            refused += 1
+    assert refused > len(data) // (7 * stride) // 2
 
 
 async def test_what_is_not_compressed_is_refused(importer: Importer, tmp_path: Path) -> None:
