@@ -236,3 +236,18 @@ async def test_an_export_of_the_newest_server_survives_a_restart_of_one_that_kno
     assert info["state"]["messages"] == 1
     assert info["config"]["metadata"]["team"] == "a"
     assert "description" not in info["config"]
+
+
+@pytest.mark.parametrize("version", ["2.12.8", NEWEST])
+async def test_a_backup_without_its_consumers_is_imported_with_a_note(
+    version: str, start_server: StartServer, tmp_path: Path
+) -> None:
+    server = await start_server(version)
+    async with connected(server) as js:
+        await fill(server, js)
+        captured = (await keep(js, tmp_path / "captured")).only("SHOP")
+    await nats(server, "backup", "stream", "SHOP", str(tmp_path / "out"), "--no-progress", "--no-consumers")
+    manifest = (await bring_in(tmp_path / "out", tmp_path / "imported")).manifests[0]
+    assert facts(manifest) == facts(captured.manifests[0])
+    assert manifest.consumers == []
+    assert any("had 3 consumers" in note and "holds 0" in note for note in manifest.notes)
