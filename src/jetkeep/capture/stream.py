@@ -12,7 +12,7 @@ from jetkeep.capture.by_messages import read_by_messages
 from jetkeep.capture.by_snapshot import read_by_snapshot
 from jetkeep.capture.reading import account_for
 from jetkeep.capture.road import Road, choose_road, parse_version
-from jetkeep.errors import ApiError, BadDataError
+from jetkeep.errors import ApiError, BadDataError, ServerError
 from jetkeep.jetstream import JetStream
 from jetkeep.model import ConsumerRecord, Emit, JsonDict
 from jetkeep.repository.documents import StreamEntry
@@ -74,16 +74,23 @@ async def _read(
 
 
 async def _account(js: JetStream, name: str, info: JsonDict, reading: Reading, stored: Assembled) -> list[str]:
-    if stored.messages == int(reading.state["messages"]):
-        return []
-    after: JsonDict | None = None
+    """Whether what was read is this stream, and all of it; notes where users or limits explain what is missing."""
+    now: JsonDict | None = None
     try:
         now = await js.stream_info(name)
-        after = now["state"] if now["created"] == info["created"] else None
     except ApiError as gone:
         if gone.err_code != STREAM_NOT_FOUND:
             raise
-    return account_for(name, reading.state, stored.messages, after)
+    if now is not None and now["created"] != info["created"]:
+        # The snapshot does not say whose it is: it may be of the next life, under the name and time of this one.
+        raise ServerError(
+            f"stream {name} was deleted and created anew while it was backed up",
+            code="nats.stream-recreated",
+            means="this stream was not backed up in this run; earlier backups of it are untouched",
+            hint="run the backup again",
+            retryable=True,
+        )
+    return account_for(name, reading.state, stored.messages, now["state"] if now else None)
 
 
 async def _consumers(js: JetStream, name: str, reading: Reading) -> tuple[list[ConsumerRecord], list[str]]:

@@ -117,7 +117,15 @@ async def lease(store: Store, purpose: str, *, now_ns: LeaseClock, labels: Seque
         labels=list(labels),
     )
     held = Lease(store, document, now_ns)
-    await store.create(held.key, encoding.seal(document))
+    creating = asyncio.ensure_future(store.create(held.key, encoding.seal(document)))
+    try:
+        await asyncio.shield(creating)
+    except asyncio.CancelledError:
+        # It may be created all the same, and would then keep `expire` waiting for nobody.
+        await asyncio.wait({creating})
+        with contextlib.suppress(StoreError):
+            await store.delete(held.key)
+        raise
     keeper = asyncio.create_task(held.keep())
     try:
         yield held
