@@ -102,14 +102,16 @@ async def test_bytes_that_are_no_snapshot_are_refused_in_the_servers_words(any_s
     async with reach(any_server) as js:
         taken = await take(js, any_server)
         taken.content = os.urandom(len(taken.content))
-        sinks: list[RestoreSender] = []
+        sink = js.restore("S", taken.config, taken.state)
 
-        async def remember(sink: RestoreSender) -> None:
-            sinks.append(sink)
+        async def send_all() -> None:
+            async with sink:
+                await sink.send(taken.content)
+                await sink.finish()
 
         with pytest.raises(ServerError) as caught:
-            await put(js, taken, remember)
-        assert sinks[0].accepted
+            await send_all()
+        assert sink.accepted
         assert "S" in caught.value.what
         await js.delete_stream("S")
         assert (await js.stream_list()).total == 0

@@ -35,8 +35,11 @@ _ENVELOPE = re.compile(
 _BARE = b"NATS/1.0\r\n"
 
 
-class _OtherStreamError(Exception):
-    """A mirror with mirror_direct answered in its origin's place: what it holds is not what the origin holds."""
+class _AskLeaderError(Exception):
+    """Direct gets do not help: nobody answers yet, as right after a replica started, or a mirror answers.
+
+    A mirror with mirror_direct answers in its origin's place, and does not hold what the origin holds.
+    """
 
 
 async def read(js: JetStream, stream: str, first: int, last: int, config: JsonDict) -> AsyncIterator[Message]:
@@ -57,7 +60,7 @@ async def read(js: JetStream, stream: str, first: int, last: int, config: JsonDi
                 yield message
             if int(config.get("num_replicas") or 1) == 1:
                 return
-        except _OtherStreamError:
+        except _AskLeaderError:
             pass
     async for message in _gets(js, stream, at, last, direct):
         yield message
@@ -109,7 +112,7 @@ async def _next(js: JetStream, queue: asyncio.Queue[Any], subject: str, inbox: s
     if not status or _ENVELOPE.search(raw.headers.raw):
         return raw
     if status == "503":
-        raise js.no_responders(subject)
+        raise _AskLeaderError
     if status in ("204", "404"):
         return None
     raise ServerError(f"reading {stream} message by message: {status} {words}", code="nats.direct-get")
@@ -121,7 +124,7 @@ def _direct(raw: Any, stream: str) -> Message:
     if not found:
         raise ServerError(f"an answer for {stream} has no envelope", code="nats.protocol")
     if found[1] != stream.encode():
-        raise _OtherStreamError
+        raise _AskLeaderError
     headers = block[: found.start()]
     headers = b"" if headers == _BARE else headers + b"\r\n"
     return Message(int(found[3]), time_ns(found[4].decode()), found[2], headers, raw.data)
@@ -179,8 +182,13 @@ async def _stored(js: JetStream, message: JsonDict, stream: str, direct: bool) -
 async def _direct_one(js: JetStream, stream: str, seq: int) -> Message:
     """One direct get. A mirror answers too, one of them by chance, and may lag: ask until the stream itself does."""
     for _ in range(DIRECT_TRIES):
-        with suppress(_OtherStreamError):
-            return _direct(await js.exchange(f"{js.prefix}.DIRECT.GET.{stream}", b'{"seq":%d}' % seq), stream)
+        try:
+            with suppress(_AskLeaderError):
+                return _direct(await js.exchange(f"{js.prefix}.DIRECT.GET.{stream}", b'{"seq":%d}' % seq), stream)
+        except ServerError as failure:
+            if failure.code != "nats.no-jetstream":
+                raise
+            await asyncio.sleep(0.05)
     raise _stalled(stream)
 
 
