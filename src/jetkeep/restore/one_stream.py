@@ -18,7 +18,7 @@ from jetkeep.restore.consumers import compare as compare_consumer
 from jetkeep.restore.decisions import Step
 from jetkeep.restore.pausing import paused, wake
 from jetkeep.restore.removal import APPEARS_BYTES_A_SECOND, APPEARS_S, remove_claimed, try_to_remove
-from jetkeep.restore.report import StreamReport
+from jetkeep.restore.report import ReadBack, StreamReport
 from jetkeep.restore.sending import Progress, Sent, send
 from jetkeep.restore.settling import losses_settle, replicas_follow
 from jetkeep.restore.stage import claim_of, staged
@@ -38,13 +38,14 @@ class Run:
     now_ns: Callable[[], int]
 
 
-async def restore_stream(run: Run, step: Step) -> StreamReport:
+async def restore_stream(run: Run, step: Step, report: StreamReport) -> None:
     """Restore one stream of a plan; it takes publishes on return, and never before it was compared.
+
+    `report` is filled as far as it goes.
 
     Raises:
         JetkeepError: it was not restored; what was there of it is removed, as far as the server answers.
     """
-    report = StreamReport(step)
     progress = Progress()
     if step.leftover:
         claim = run.target.streams[step.name].claim
@@ -56,7 +57,7 @@ async def restore_stream(run: Run, step: Step) -> StreamReport:
             size = step.forecast.bytes
             await replicas_follow(run.js, step.name, size, int(step.config.get("num_replicas") or 1))
         with _timed(report, "compare"):
-            await _prove(run, step, sent)
+            await _prove(run, step, sent, report)
         with _timed(report, "open"):
             await _open(run, step)
     except BaseException as failure:
@@ -71,7 +72,6 @@ async def restore_stream(run: Run, step: Step) -> StreamReport:
     report.status = "restored"
     for note in report.notes:
         run.emit(Notice(note, step.name))
-    return report
 
 
 async def _clean_up(run: Run, step: Step, progress: Progress) -> str:
@@ -100,8 +100,9 @@ async def _fill(run: Run, step: Step, report: StreamReport, progress: Progress) 
     return sent
 
 
-async def _prove(run: Run, step: Step, sent: Sent) -> None:
+async def _prove(run: Run, step: Step, sent: Sent, report: StreamReport) -> None:
     found = await fingerprint_stream(run.js, step.name, step.manifest.last_seq, emit=run.emit)
+    report.read_back = ReadBack.of(found)
     allowed = sent.left_out + (step.forecast.losses.get("ttl", 0) + step.manifest.messages) * (step.writer == "archive")
     await compare_messages(run.repository, step.manifest, found, may_be_missing=allowed)
     _compare_bounds(step, found)

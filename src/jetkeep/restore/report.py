@@ -6,8 +6,28 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jetkeep.errors import JetkeepError
-from jetkeep.model import JsonDict
+from jetkeep.model import ConsumerRecord, JsonDict
+from jetkeep.restore.comparing import Found
 from jetkeep.restore.decisions import Plan, Step
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """What the target's own snapshot held before the stream was opened; `bytes` are raw bytes."""
+
+    messages: int
+    first_seq: int
+    last_seq: int
+    bytes: int
+    fingerprint: str
+    consumers: dict[str, ConsumerRecord]
+
+    @classmethod
+    def of(cls, found: Found) -> ReadBack:
+        """Without the sequences, of which there may be many."""
+        first, last = (int(found.state.get(key, 0)) for key in ("first_seq", "last_seq"))
+        total = found.fingerprint
+        return cls(total.count, first, last, found.raw_bytes, total.hex(), found.consumers)
 
 
 @dataclass(slots=True)
@@ -15,7 +35,7 @@ class StreamReport:
     """One stream: seconds by phase (fetch, send, settle, compare, open), and what became true of the forecast.
 
     `lost` are messages of the backup that are not there once the stream is open; `appended` what the server, or somebody
-    else, has added by then. `notes` is for people.
+    else, has added by then. `read_back` is there once the stream was read for comparison, also when that failed. `notes` is for people.
     """
 
     step: Step
@@ -24,6 +44,7 @@ class StreamReport:
     lost: int = 0
     appended: int = 0
     notes: list[str] = field(default_factory=list)
+    read_back: ReadBack | None = None
     error: JetkeepError | None = None
 
     @property
@@ -55,11 +76,12 @@ class StreamReport:
 
 @dataclass(frozen=True, slots=True)
 class RestoreReport:
-    """A whole restore, in the plan's order."""
+    """A whole restore, in the plan's order; `plan_seconds` of its `seconds` went before anything was changed."""
 
     plan: Plan
     streams: tuple[StreamReport, ...]
     seconds: float
+    plan_seconds: float
 
     @property
     def failed(self) -> list[StreamReport]:

@@ -101,9 +101,10 @@ async def restore(
     async with _claimed(repository, manifests, now_ns) as claim:
         made, target = await plan_restore(repository, js, manifests, options, now_ns=now_ns, emit=emit)
         made.check()
+        planned = time.monotonic() - began
         run = Run(repository, js, target, claim, await can_pause(js, target.version), emit, now_ns)
         reports = await _run_all(run, made)
-    return RestoreReport(made, tuple(reports), time.monotonic() - began)
+    return RestoreReport(made, tuple(reports), time.monotonic() - began, planned)
 
 
 async def _run_all(run: Run, plan: Plan) -> list[StreamReport]:
@@ -130,11 +131,13 @@ async def _guarded(run: Run, step: Step) -> StreamReport:
     if step.action == "skip":
         return StreamReport(step, "skipped", notes=[step.reason])
     run.emit(StreamBegan(step.name, "restore", step.manifest.messages, step.manifest.bytes))
+    report = StreamReport(step)
     try:
-        report = await restore_stream(run, step)
+        await restore_stream(run, step, report)
     except JetkeepError as failure:
         run.emit(StreamEnded(step.name, "restore", failure.what))
-        return StreamReport(step, "failed", error=failure)
+        report.error = failure
+        return report
     run.emit(StreamEnded(step.name, "restore"))
     return report
 
