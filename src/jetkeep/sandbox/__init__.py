@@ -2,13 +2,16 @@
 
 from jetkeep.sandbox.binaries import fetch_binary, find_binary, pinned_version, pinned_versions
 from jetkeep.sandbox.cluster import SandboxCluster
+from jetkeep.sandbox.guard import Guard, guarded_directory
 from jetkeep.sandbox.server import Sandbox
 
 __all__ = [
+    "Guard",
     "Sandbox",
     "SandboxCluster",
     "fetch_binary",
     "find_binary",
+    "guarded_directory",
     "pinned_version",
     "pinned_versions",
 ]
