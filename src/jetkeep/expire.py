@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from jetkeep.errors import BadDataError, StoreFailedError
+from jetkeep.errors import BadDataError, JetkeepError, StoreFailedError
 from jetkeep.model import Emit, Notice
 from jetkeep.repository import layout
 from jetkeep.repository.documents import Backup, StreamEntry
@@ -64,7 +64,8 @@ async def expire(
         report = ExpireReport(await _decide(repository, backups, policy, now_ns()), dry_run)
         stay, _ = _part(backups, [one.candidate.label for one in report.decisions if not one.keep])
         gone_manifests = _manifests(backups) - _manifests(stay)
-        rubbish = await _rubbish(repository, await _needs(repository, stay), gone_manifests, now_ns() - grace_ns)
+        needed = await _needs_of_those_that_stay(repository, stay)
+        rubbish = await _rubbish(repository, needed, gone_manifests, now_ns() - grace_ns)
         report.deleted_objects, report.freed_bytes = len(rubbish), sum(info.size for info in rubbish)
         return report
     async with lease(repository.store, "expire", now_ns=now_ns) as own:
@@ -83,7 +84,7 @@ async def expire(
         for label in report.held:
             emit(Notice(f"backup {label} stays for now: somebody reads it"))
         stay, gone = _part(backups, report.expired)
-        needed = await _needs(repository, stay)  # before anything is deleted: it may turn out to be damaged
+        needed = await _needs_of_those_that_stay(repository, stay)  # before anything is deleted: one may be damaged
         for backup in gone:
             own.check()
             await repository.store.delete(layout.backup_key(backup.label))
@@ -102,12 +103,16 @@ async def _backups(repository: Repository) -> list[Backup]:
 
 def _refuse_damage(damage: Sequence[Damage]) -> None:
     if damage:
-        raise BadDataError(
-            f"{damage[0].key} cannot be read, so it is not known what it needs: {damage[0].error.what}",
-            code=damage[0].error.code,
-            means="nothing was expired",
-            hint="run `jetkeep verify`; take the damaged object away by hand when its backup is lost for good",
-        )
+        raise _unknown_needs(damage[0].error)
+
+
+def _unknown_needs(error: JetkeepError) -> BadDataError:
+    return BadDataError(
+        f"it is not known what a backup that stays needs: {error.what}",
+        code=error.code,
+        means="nothing was expired",
+        hint="run `jetkeep verify`; take the damaged object away by hand when its backup is lost for good",
+    )
 
 
 async def _decide(repository: Repository, backups: Sequence[Backup], policy: Policy, now_ns: int) -> list[Decision]:
@@ -198,6 +203,13 @@ async def _rubbish(
 
 def _manifests(backups: Iterable[Backup]) -> set[str]:
     return {entry.manifest.key for backup in backups for entry in backup.streams if entry.manifest}
+
+
+async def _needs_of_those_that_stay(repository: Repository, backups: Sequence[Backup]) -> set[str]:
+    try:
+        return await _needs(repository, backups)
+    except BadDataError as wrong:
+        raise _unknown_needs(wrong) from wrong
 
 
 async def _needs(repository: Repository, backups: Sequence[Backup]) -> set[str]:
