@@ -37,6 +37,9 @@ def adapt_all(
         state, why = clamp(record.state, manifest.first_seq, manifest.last_seq)
         if why:
             differences.append(Difference(where, why))
+        if spent := spent_deliveries(replace(record, state=state)):
+            why = "their last delivery was not acknowledged: servers from 2.14 give them up at once, others when asked"
+            differences.append(Difference(f"{where}: {len(spent)} pending messages may be given up", why))
         kept.append(replace(record, config=config, state=state))
     losses = [Loss("consumers", len(lost), "consumers", "; ".join(lost))] if lost else []
     return kept, differences, losses
@@ -52,10 +55,20 @@ def clamp(state: ConsumerState, first_seq: int, last_seq: int) -> tuple[Consumer
     return moved, f"{moves}: the stream holds {first_seq} to {last_seq}"
 
 
+def spent_deliveries(record: ConsumerRecord) -> set[int]:
+    """Pending sequences that were delivered as often as `max_deliver` allows."""
+    most = int(record.config.get("max_deliver") or -1)
+    if most <= 0:
+        return set()
+    again = record.state.redelivered
+    return {seq for seq in record.state.pending if 1 + again.get(seq, 0) >= most}
+
+
 def compare(expected: ConsumerRecord, found: ConsumerRecord | None, writer: Writer) -> list[str]:
     """What differs between a consumer that was sent and the one that arrived; empty when nothing does.
 
-    The tar carries delivery times in whole seconds. Servers fill in defaults where the configuration says nothing, so
+    The tar carries delivery times in whole seconds. A server may give up spent deliveries as soon as it has them, and
+    then remembers them as redelivered. Servers fill in defaults where the configuration says nothing, so
     only what was sent is compared.
     """
     if found is None:
@@ -67,6 +80,8 @@ def compare(expected: ConsumerRecord, found: ConsumerRecord | None, writer: Writ
     ]
     wrong += _metadata(expected, found)
     sent, got = expected.state, found.state
+    if given_up := spent_deliveries(expected) - got.pending.keys():
+        sent, got = _without(sent, given_up), _without(got, given_up)
     for name, one, other in (
         ("delivered", sent.delivered, got.delivered),
         ("ack_floor", sent.ack_floor, got.ack_floor),
@@ -76,6 +91,14 @@ def compare(expected: ConsumerRecord, found: ConsumerRecord | None, writer: Writ
         if one != other:
             wrong.append(f"consumer {expected.name}: {name} is {_short(other)}, not {_short(one)}")
     return wrong
+
+
+def _without(state: ConsumerState, sequences: set[int]) -> ConsumerState:
+    return replace(
+        state,
+        pending={seq: one for seq, one in state.pending.items() if seq not in sequences},
+        redelivered={seq: count for seq, count in state.redelivered.items() if seq not in sequences},
+    )
 
 
 def _pending(state: ConsumerState, writer: Writer) -> dict[int, tuple[int, int]]:
