@@ -31,16 +31,17 @@ async def keep(repository: Repository, label: str, drill_id: str, body: JsonDict
     return key
 
 
-async def kept(repository: Repository) -> list[Kept]:
-    """All evidence in the repository, oldest first.
+async def newest(repository: Repository) -> Kept | None:
+    """The document that was stored last, None when there is none.
 
     Raises:
-        BadDataError: a document is damaged.
+        BadDataError: it is damaged.
     """
-    found = []
+    last = None
     async for info in repository.store.list(layout.EVIDENCE):
-        if info.key.endswith(".json"):
-            data = await repository.store.read(info.key, encoding.MAX_DOCUMENT)
-            body: JsonDict = msgspec.json.decode(encoding.open_envelope(data, info.key))
-            found.append(Kept(info.key, body))
-    return sorted(found, key=lambda one: str(one.body.get("started_at", "")))
+        if info.key.endswith(".json") and (last is None or (info.modified_ns, info.key) > (last.modified_ns, last.key)):
+            last = info
+    if last is None:
+        return None
+    data = await repository.store.read(last.key, encoding.MAX_DOCUMENT)
+    return Kept(last.key, msgspec.json.decode(encoding.open_envelope(data, last.key)))

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 @click.option("--random", "at_random", is_flag=True, help="A backup chosen at random; the evidence holds the seed.")
 @click.option("--seed", type=int, help="Choose backup and sample by this number again.")
 @click.option("--source", metavar="NAME", help="Choose among the backups of this source.")
-@click.option("--server-version", metavar="VERSION", help="Such as 2.12 or 2.15.1.  [default: the installed one]")
+@click.option(
+    "--server-version",
+    metavar="VERSION",
+    help="Such as 2.12 or 2.15.1.  [default: the backup's release if it is here, else the installed one]",
+)
 @click.option(
     "--sample", type=click.IntRange(0), default=30, show_default=True, help="Messages a stream, byte by byte."
 )
@@ -44,19 +48,26 @@ def command(
     """Restore a backup into a throw-away server on this machine, compare everything, keep the evidence.
 
     All messages are compared by fingerprint, a sample byte by byte through ordinary consumers, all consumers by their
-    positions. Nothing at your servers is touched. Exit status 31 when the drill failed.
+    positions. Your own check gets the server's URL in NATS_URL, in an empty directory, without your NATS contexts and
+    secrets, and decides by its exit status. Nothing at your servers is touched. Exit status 31 when the comparison or
+    your check failed, 30 when stored data is bad, 40 when it cannot be restored.
 
     \b
     Examples:
       jetkeep drill --repo /backups
       jetkeep drill --random --server-version 2.12 --repo /backups
-      jetkeep drill --run 'nats stream info ORDERS' --repo /backups --json
+      jetkeep drill ORDERS --run 'nats stream info ORDERS' --repo /backups --json
     """
     import secrets
 
+    from jetkeep.cli.failures import report_failure
     from jetkeep.cli.running import run
+    from jetkeep.cli.settings import operator
     from jetkeep.drill import DrillOptions
+    from jetkeep.errors import UsageError
 
+    if label and at_random:
+        raise UsageError("--backup names the one backup, and --random chooses among all", hint="give one of the two")
     number = seed if seed is not None else secrets.randbelow(2**31)
     options = DrillOptions(
         version=server_version,
@@ -64,11 +75,15 @@ def command(
         command=run_command,
         command_timeout_s=run_timeout,
         seed=number,
+        whole=not streams,
         chosen="random" if at_random else "label" if label else "latest",
+        triggered_by=f"{operator()} at the command line",
     )
-    report = run(_drill(repo, streams, label, source, at_random, options, quiet))
+    report = run(_drill(repo, streams, label, source, options, quiet))
     _json(report) if as_json else _print(report)
-    return 0 if report.verdict == "SUCCESSFUL" else 31
+    if report.unkept is not None:
+        report_failure(report.unkept, as_json=False)
+    return report.status
 
 
 async def _drill(
@@ -76,64 +91,72 @@ async def _drill(
     streams: tuple[str, ...],
     label: str | None,
     source: str | None,
-    at_random: bool,
     options: DrillOptions,
     quiet: bool,
 ) -> DrillReport:
-    import random
-
     from jetkeep.catalog import choose_streams, find_backup, reading
     from jetkeep.cli.progress import progress
     from jetkeep.cli.settings import open_repository
-    from jetkeep.drill import drill
+    from jetkeep.drill import choose_at_random, drill
 
     repository = await open_repository(repo)
-    backup = await find_backup(repository, label, streams, source)
-    if at_random and label is None:
-        whole, _ = await repository.backups()
-        pool = [one.label for one in whole if one.status == "complete" and (source is None or one.source == source)]
-        pick = random.Random(options.seed).choice(sorted(pool) or [backup.label])  # noqa: S311 - can be drawn again
-        backup = await repository.read_backup(pick)
+    if options.chosen == "random":
+        backup = await choose_at_random(repository, streams, source, seed=options.seed)
+    else:
+        backup = await find_backup(repository, label, streams, source)
     async with reading(repository, backup, now_ns=time.time_ns):
         chosen = await choose_streams(repository, backup, streams)
         with progress(quiet) as emit:
-            return await drill(repository, chosen, options, emit=emit)
+            return await drill(repository, backup, chosen, options, emit=emit)
 
 
 def _print(report: DrillReport) -> None:
-    from jetkeep.cli.render import age, say, seconds, table
+    from jetkeep.cli.render import say, seconds, table
 
     rows = []
     for one in report.streams:
-        expected, found = one["expected"], one["found"] or {}
-        messages = f"{found.get('messages', 0):,} of {expected['messages']:,}"
-        consumers = f"{found.get('consumers', 0)} of {expected['consumers']}"
-        sampled = str(one.get("sample", {}).get("compared", 0))
-        rows.append([one["stream"], one["verdict"], messages, consumers, sampled])
+        expected, found = one.manifest, one.found or {}
+        messages = f"{found.get('messages', 0):,} of {expected.messages:,}"
+        consumers = f"{found.get('consumers', 0)} of {len(expected.consumers)}"
+        verdict = "as captured" if one.good else "FAILED"
+        rows.append([expected.stream, messages, consumers, str(one.sample.get("compared", 0)), verdict])
     if rows:
-        table(
-            ("stream", "verdict", "messages", "consumers", "byte by byte"),
-            rows,
-            ("messages", "consumers", "byte by byte"),
-        )
+        columns = ("stream", "messages", "consumers", "byte by byte", "verdict")
+        table(columns, rows, columns[1:4])
         say()
     for failure in report.failures:
         say(f"FAILED: {failure}")
     if report.check is not None:
-        status = "did not end" if report.check.status is None else f"exit status {report.check.status}"
+        status = "was ended" if report.check.status is None else f"exit status {report.check.status}"
         say(f"your check: {status} after {seconds(report.check.seconds)}")
         for line in report.check.output.splitlines()[-10:]:
             say(f"  {line}")
-    phases = ", ".join(f"{name} {seconds(value)}" for name, value in report.phases.items())
+    _summary(report)
+
+
+def _summary(report: DrillReport) -> None:
+    from jetkeep.cli.render import age, say, seconds
+
     backup = report.document["backup"]
-    say(f"{report.verdict}: backup {backup['label']} restored into a server {report.server_version} and compared")
-    say(
-        f"RPO {age(report.rpo_seconds)} (age of what would have been restored), RTO {seconds(report.rto_seconds)}: {phases}"
-    )
-    say(f"evidence: {report.key}")
+    for one in backup["not_drilled"] if report.verdict == "SUCCESSFUL" else ():
+        say(f"not in this drill: {one['stream']}: {one['reason']}")
+    of = f"{len(report.streams)} stream{'s' if len(report.streams) != 1 else ''} of backup {backup['label']}"
+    say(f"{report.verdict}: {of}, restored into a throw-away server {report.server_version}")
+    phases = ", ".join(f"{name} {seconds(value)}" for name, value in report.phases.items() if value >= 0.0005)
+    say(f"RTO {seconds(report.rto_seconds)} until streams are back and compared; all phases: {phases}")
+    say(f"RPO {age(report.rpo_seconds)}: what was published since the backup would be lost")
+    if report.required_action:
+        say(f"do: {report.required_action}")
+    if report.key:
+        say(f"evidence: {report.key}, next drill due {report.document['next_due'][:10]}")
 
 
 def _json(report: DrillReport) -> None:
     from jetkeep.cli.render import document
 
-    document("jetkeep.drill/1", {"evidence": report.key, **{k: v for k, v in report.document.items() if k != "schema"}})
+    kept = {
+        "evidence": report.key,
+        "status": report.status,
+        "error": report.unkept.to_dict() if report.unkept else None,
+    }
+    document("jetkeep.drill/1", {**kept, **{key: one for key, one in report.document.items() if key != "schema"}})

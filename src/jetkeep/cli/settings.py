@@ -49,3 +49,14 @@ def server_settings(flags: dict[str, Any]) -> ConnectionSettings:
     from jetkeep.config import connection_settings
 
     return connection_settings(flags)
+
+
+def operator() -> str:
+    """Who runs this command, for evidence."""
+    import getpass
+    import os
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user often has no name
+        return f"user {os.getuid()}"

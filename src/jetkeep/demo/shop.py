@@ -11,7 +11,14 @@ from nats.js.api import KeyValueConfig, ObjectStoreConfig, RetentionPolicy, Stre
 
 ORDERS = 3000
 DELETED = 40
-STREAMS = ("AUDIT", "JOBS", "KV_settings", "OBJ_invoices", "ORDERS")
+#: Name and what there is to lose in it.
+STREAMS = {
+    "ORDERS": "headers, deletes, a purge",
+    "KV_settings": "key-value bucket, history 5",
+    "OBJ_invoices": "object store",
+    "JOBS": "work queue",
+    "AUDIT": "empty",
+}
 
 
 async def fill(url: str) -> None:
@@ -23,6 +30,7 @@ async def fill(url: str) -> None:
     for start in range(0, ORDERS, 250):
         await asyncio.gather(*(_order(js, at, chance) for at in range(start, start + 250)))
     await js.add_consumer("ORDERS", durable_name="shipping", ack_policy="explicit", filter_subject="orders.paid")
+    await js.add_consumer("ORDERS", durable_name="reports", ack_policy="none", deliver_policy="new")
     await js.add_consumer("ORDERS", durable_name="billing", ack_policy="explicit", max_ack_pending=500)
     billing = await js.pull_subscribe_bind("billing", "ORDERS")
     for at, message in enumerate(await billing.fetch(120)):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from jetkeep.capture.run import BackupOptions, BackupReport, back_up
 from jetkeep.catalog import Chosen, choose_streams
@@ -18,13 +17,12 @@ from jetkeep.demo.shop import STREAMS, fill
 from jetkeep.drill import DrillOptions, DrillReport, drill
 from jetkeep.errors import ComparisonError, ServerError
 from jetkeep.jetstream import JetStream, connect
-from jetkeep.model import Emit, JsonDict
+from jetkeep.model import Emit, JsonDict, Notice
 from jetkeep.repository.local import LocalStore
 from jetkeep.repository.repository import Repository
 from jetkeep.restore.decisions import RestoreOptions
 from jetkeep.restore.run import restore
-from jetkeep.sandbox import Sandbox
-from jetkeep.sandbox.binaries import fetch_binary, find_binary
+from jetkeep.sandbox import Sandbox, fetch_binary, find_binary, guarded_directory
 
 #: The version that the shop runs; the restore goes into the installed one, which is newer.
 SOURCE_VERSION = "2.12"
@@ -74,58 +72,75 @@ class DemoReport:
         return all(one.equal for one in self.streams) and self.drill is not None and self.drill.verdict == "SUCCESSFUL"
 
 
-async def tell(*, emit: Emit) -> DemoReport:
-    """Run the whole loop in a temporary directory.
+Step = Callable[[str, DemoReport], None]
+
+
+async def tell(*, emit: Emit, done: Step = lambda step, report: None) -> DemoReport:
+    """Run the whole loop in a temporary directory; nothing of it is left, not even when this process is killed.
+
+    Args:
+        emit: takes events.
+        done: is called after each of the steps fill, backup, lose, restore, compare, drill, with what is known by then.
 
     Raises:
         ServerError: no server could be started.
-        ComparisonError: the restore did not give everything back.
+        ComparisonError: a stream could not be restored.
     """
     report = DemoReport()
-    version = _source_version(report)
-    with tempfile.TemporaryDirectory(prefix="jetkeep-demo-") as folder:
-        repository = await Repository.create(LocalStore(Path(folder, "repository")), now_ns=time.time_ns)
-        before = await _live_and_die(repository, version, report, emit)
+    with guarded_directory("jetkeep-demo-") as guard:
+        repository = await Repository.create(LocalStore(guard.folder / "repository"), now_ns=time.time_ns)
+        before = await _live_and_die(repository, report, emit, done)
         async with Sandbox() as target:
             report.target_version = target.version
+            if target.version == report.source_version and not report.notes:
+                report.notes.append("both servers are of one version: it is the one that is installed")
             async with connect(ConnectionSettings(servers=(target.url,))) as js:
                 chosen = await _bring_back(repository, js, report, emit)
+                done("restore", report)
                 with _timed(report, "compare"):
                     after = {name: await _look(js, name) for name in STREAMS}
         report.streams = [StreamStory(name, before[name], after[name]) for name in STREAMS]
+        done("compare", report)
         with _timed(report, "drill"):
             options = DrillOptions(seed=random.randrange(2**31), triggered_by="demo")  # noqa: S311 - a sample
-            report.drill = await drill(repository, chosen, options, emit=emit)
+            report.drill = await drill(repository, chosen[0].backup, chosen, options, emit=emit)
+        done("drill", report)
     return report
 
 
-def _source_version(report: DemoReport) -> str | None:
+async def _source_version(report: DemoReport, emit: Emit) -> str | None:
     """The shop's version when it is there or can be had; else the installed one, and the story says so."""
     try:
         if find_binary(SOURCE_VERSION) is None:
-            fetch_binary(SOURCE_VERSION)
+            emit(Notice(f"fetching nats-server {SOURCE_VERSION}, which the shop will run"))
+            await asyncio.to_thread(fetch_binary, SOURCE_VERSION)
     except ServerError as offline:
-        report.notes.append(f"both servers are of one version, since {offline.what}")
+        report.notes.append(f"both servers are of one version, since {offline.what.partition(':')[0]}")
         return None
     return SOURCE_VERSION
 
 
-async def _live_and_die(repository: Repository, version: str | None, report: DemoReport, emit: Emit) -> dict[str, Seen]:
-    async with Sandbox(version) as source:
+async def _live_and_die(repository: Repository, report: DemoReport, emit: Emit, done: Step) -> dict[str, Seen]:
+    async with Sandbox(await _source_version(report, emit)) as source:
         report.source_version = source.version
         with _timed(report, "fill"):
             await fill(source.url)
+        done("fill", report)
         async with connect(ConnectionSettings(servers=(source.url,))) as js:
             before = {name: await _look(js, name) for name in STREAMS}
             with _timed(report, "backup"):
                 options = BackupOptions(source="shop")
                 report.backup = await back_up(js, repository, options, emit=emit, now_ns=time.time_ns)
+        done("backup", report)
         source.kill()
+    done("lose", report)
     return before
 
 
 async def _bring_back(repository: Repository, js: JetStream, report: DemoReport, emit: Emit) -> list[Chosen]:
     assert report.backup is not None
+    for name, failure in report.backup.failed.items():
+        raise ComparisonError(f"the demo could not back up {name}: {failure.what}")
     with _timed(report, "restore"):
         chosen = await choose_streams(repository, report.backup.backup)
         restored = await restore(repository, js, [one.manifest for one in chosen], RestoreOptions(), emit=emit)

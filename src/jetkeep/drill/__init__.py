@@ -1,5 +1,6 @@
 """Drill: restore into a throw-away server, compare by more than one road, keep the evidence."""
 
+from jetkeep.drill.choice import choose_at_random
 from jetkeep.drill.run import DrillOptions, DrillReport, drill
 
-__all__ = ["DrillOptions", "DrillReport", "drill"]
+__all__ = ["DrillOptions", "DrillReport", "choose_at_random", "drill"]
