@@ -327,7 +327,7 @@ async def test_an_empty_account_is_drilled(start_server: StartServer, tmp_path: 
     async with connected(server) as js:
         await keep(js, tmp_path)
     done = jetkeep("drill", "--repo", str(tmp_path))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     assert "SUCCESSFUL: 0 streams" in done.stdout
 
 

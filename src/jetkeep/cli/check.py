@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from jetkeep.cli.options import connection_options, output_options, repository_options
 
 if TYPE_CHECKING:
-    from jetkeep.readiness import Readiness
+    from jetkeep.readiness import Readiness, Thresholds
 
 
 @click.command("check")
+@click.argument("streams", nargs=-1, metavar="[STREAM]...")
 @repository_options
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out streams that match; may be repeated.")
+@click.option("--source", metavar="NAME", help="Age of this source's backups only.  [default: of every source]")
 @click.option(
     "--format",
     "shape",
@@ -25,12 +28,24 @@ if TYPE_CHECKING:
 )
 @click.option("--restore", "restoring", is_flag=True, help="Try the permissions of a restore as well.")
 @click.option("--no-server", is_flag=True, help="Look at the repository only.")
-@click.option("--warn-age", type=float, default=25.0, show_default=True, metavar="HOURS", help="Of the newest backup.")
-@click.option("--critical-age", type=float, default=48.0, show_default=True, metavar="HOURS", help="The same.")
+@click.option(
+    "--warn-age",
+    type=click.FloatRange(0),
+    default=25.0,
+    show_default=True,
+    metavar="HOURS",
+    help="Of the newest backup.",
+)
+@click.option(
+    "--critical-age", type=click.FloatRange(0), default=48.0, show_default=True, metavar="HOURS", help="The same."
+)
 @connection_options
 @output_options
 def command(
+    streams: tuple[str, ...],
     repo: str | None,
+    exclude: tuple[str, ...],
+    source: str | None,
     shape: str,
     restoring: bool,
     no_server: bool,
@@ -43,7 +58,8 @@ def command(
     """Can every part reach every other, with the permissions that it needs? Changes nothing.
 
     Connects, tries each permission of a backup (one that is missing looks like a time-out elsewhere; here it is
-    named), asks every stream, and looks at the repository: readable, room left, age of the newest backup.
+    named), asks every stream, and looks at the repository: readable, writable, room left, age of the newest backup, last
+    drill. Exit status 0 when a backup can be made, however old the last one is; --format nagios tells that, too.
 
     \b
     Examples:
@@ -53,40 +69,58 @@ def command(
       jetkeep check --format prometheus --no-server --repo /backups
     """
     from jetkeep.cli.running import run
+    from jetkeep.readiness import Thresholds
 
-    readiness = run(_check(repo, connection, restoring, no_server, warn_age, critical_age))
+    what = _What(streams, exclude, source, restoring, no_server, Thresholds(warn_age * 3600, critical_age * 3600))
+    readiness = run(_check(repo, connection, what))
     shape = "json" if as_json else shape
-    {"text": _text, "json": _json, "nagios": _nagios, "prometheus": _prometheus}[shape](readiness)
-    del quiet
+    if shape == "text":
+        _text(readiness, quiet)
+    else:
+        {"json": _json, "nagios": _nagios, "prometheus": _prometheus}[shape](readiness)
     return int(readiness.level) if shape == "nagios" else readiness.status
 
 
-async def _check(
-    repo: str | None,
-    connection: dict[str, Any],
-    restoring: bool,
-    no_server: bool,
-    warn_age: float,
-    critical_age: float,
-) -> Readiness:
+class _What(NamedTuple):
+    """What is to be looked at."""
+
+    streams: tuple[str, ...]
+    exclude: tuple[str, ...]
+    source: str | None
+    restoring: bool
+    no_server: bool
+    thresholds: Thresholds
+
+
+async def _check(repo: str | None, connection: dict[str, Any], what: _What) -> Readiness:
     from jetkeep.cli.settings import open_repository, server_settings
-    from jetkeep.errors import JetkeepError, NoRepositoryError
+    from jetkeep.errors import JetkeepError, NoRepositoryError, UsageError
     from jetkeep.jetstream import connect
-    from jetkeep.readiness import Level, Readiness, Thresholds, probe_repository, probe_server
+    from jetkeep.readiness import Level, Readiness, probe_repository, probe_server
 
     readiness = Readiness()
-    if not no_server:
+    if not what.no_server:
         settings = server_settings(connection)
         try:
             async with connect(settings) as js:
-                await probe_server(js, readiness, restoring=restoring)
+                await probe_server(js, readiness, restoring=what.restoring, include=what.streams, exclude=what.exclude)
+        except UsageError:
+            raise
         except JetkeepError as error:
             readiness.fail("connect", error)
-    if repo:
+    if repo or what.no_server:
         try:
             repository = await open_repository(repo)
-            thresholds = Thresholds(warn_age * 3600, critical_age * 3600)
-            await probe_repository(repository, readiness, thresholds, now_ns=time.time_ns)
+            await probe_repository(
+                repository,
+                readiness,
+                what.thresholds,
+                source=what.source,
+                writing=not what.no_server,
+                now_ns=time.time_ns,
+            )
+        except UsageError:
+            raise
         except NoRepositoryError as absent:
             hint = "the first `jetkeep backup` creates it"
             readiness.add("repository", Level.WARNING, absent.what, hint)
@@ -95,19 +129,25 @@ async def _check(
     return readiness
 
 
-def _text(readiness: Readiness) -> None:
+def _text(readiness: Readiness, quiet: bool) -> None:
     from jetkeep.cli.render import say
 
-    marks = {0: "ok      ", 1: "WARNING ", 2: "FAILED  ", 3: "UNKNOWN "}
+    marks = {0: "ok", 1: "WARNING", 2: "FAILED", 3: "UNKNOWN"}
     for one in readiness.probes:
-        say(f"{marks[one.level]}{one.name}: {one.what}")
+        if one.level or not quiet:
+            say(f"{marks[one.level]:<8}{one.name}: {one.what}")
         if one.hint and one.level:
             say(f"        do: {one.hint}")
-    say("ready" if not readiness.level else f"not ready: {readiness.level.name.lower()}")
+    others = sum(1 for one in readiness.probes if one.level)
+    if readiness.status:
+        say("not ready")
+    else:
+        say("ready" + (f", with {others} to look at" if others else ""))
 
 
 def _json(readiness: Readiness) -> None:
     from jetkeep.cli.render import document
+    from jetkeep.repository.leases import rfc3339
 
     document(
         "jetkeep.check/1",
@@ -116,8 +156,10 @@ def _json(readiness: Readiness) -> None:
             "status": readiness.status,
             "streams": readiness.streams,
             "backups": readiness.backups,
-            "newest_age_seconds": readiness.newest_age_s,
+            "newest": {source: rfc3339(round(at * 1e9)) for source, at in readiness.newest.items()},
+            "newest_age_seconds": max((time.time() - at for at in readiness.newest.values()), default=None),
             "free_bytes": readiness.free_bytes,
+            "estimate_bytes": readiness.estimate_bytes,
             "probes": [
                 {"name": one.name, "level": one.level.name, "what": one.what, "hint": one.hint}
                 for one in readiness.probes
@@ -132,8 +174,8 @@ def _nagios(readiness: Readiness) -> None:
     worst = [one for one in readiness.probes if one.level == readiness.level and one.level]
     words = "; ".join(f"{one.name}: {one.what}" for one in worst) or f"{len(readiness.probes)} probes"
     figures = []
-    if readiness.newest_age_s is not None:
-        figures.append(f"backup_age={readiness.newest_age_s:.0f}s")
+    for source, at in readiness.newest.items():
+        figures.append(f"'backup_age_{source}'={max(0.0, time.time() - at):.0f}s")
     if readiness.free_bytes is not None:
         figures.append(f"free={readiness.free_bytes}B")
     if readiness.streams is not None:
@@ -144,24 +186,29 @@ def _nagios(readiness: Readiness) -> None:
 def _prometheus(readiness: Readiness) -> None:
     from jetkeep.cli.render import say
 
-    figures = (
-        (
-            "jetkeep_check_level",
-            "Worst level of all probes: 0 ok, 1 warning, 2 critical, 3 unknown.",
-            int(readiness.level),
-        ),
-        ("jetkeep_check_streams", "Streams that the account lists.", readiness.streams),
-        ("jetkeep_backup_age_seconds", "Age of the newest complete backup.", readiness.newest_age_s),
-        ("jetkeep_backups", "Backups in the repository.", readiness.backups),
-        ("jetkeep_repository_free_bytes", "Room that is left in the repository.", readiness.free_bytes),
-    )
-    for name, words, value in figures:
-        if value is not None:
-            say(f"# HELP {name} {words}\n# TYPE {name} gauge\n{name} {value}")
-    say("# HELP jetkeep_check_probe_level Level of each probe.\n# TYPE jetkeep_check_probe_level gauge")
+    def family(name: str, words: str, rows: list[tuple[str, float | int | None]]) -> None:
+        told = [(labels, value) for labels, value in rows if value is not None]
+        if told:
+            say(f"# HELP {name} {words}\n# TYPE {name} gauge")
+        for labels, value in told:
+            say(f"{name}{labels} {value}")
+
     levels: dict[str, int] = {}
     for one in readiness.probes:
         levels[one.name] = max(int(one.level), levels.get(one.name, 0))
-    for name, level in levels.items():
-        label = name.replace("\\", r"\\").replace('"', r"\"")
-        say(f'jetkeep_check_probe_level{{probe="{label}"}} {level}')
+    family("jetkeep_check_level", "Worst level: 0 ok, 1 warning, 2 critical, 3 unknown.", [("", int(readiness.level))])
+    probes: list[tuple[str, float | int | None]] = [(_label("probe", name), level) for name, level in levels.items()]
+    family("jetkeep_check_probe_level", "Level of each probe.", probes)
+    family("jetkeep_check_streams", "Streams that the account lists.", [("", readiness.streams)])
+    newest: list[tuple[str, float | int | None]] = [
+        (_label("source", source), round(at, 3)) for source, at in readiness.newest.items()
+    ]
+    family("jetkeep_newest_backup_timestamp_seconds", "When each source's newest complete backup began.", newest)
+    family("jetkeep_backups", "Backups in the repository.", [("", readiness.backups)])
+    family("jetkeep_repository_free_bytes", "Room that is left in the repository.", [("", readiness.free_bytes)])
+    family("jetkeep_backup_estimate_bytes", "What a full backup needs at most.", [("", readiness.estimate_bytes)])
+
+
+def _label(name: str, value: str) -> str:
+    escaped = value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return f'{{{name}="{escaped}"}}'

@@ -1,0 +1,7 @@
+"""Can every part reach every other, with the permissions that it needs? Probes that change nothing at any server."""
+
+from jetkeep.readiness.findings import Level, Probe, Readiness, Thresholds
+from jetkeep.readiness.server import probe_server
+from jetkeep.readiness.stored import probe_repository
+
+__all__ = ["Level", "Probe", "Readiness", "Thresholds", "probe_repository", "probe_server"]

@@ -1,0 +1,129 @@
+"""The repository's side of readiness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from jetkeep import evidence
+from jetkeep.errors import JetkeepError, StoreError
+from jetkeep.readiness.findings import Level, Readiness, Thresholds
+from jetkeep.repository.documents import Backup, moment_of
+from jetkeep.repository.leases import lease
+from jetkeep.repository.repository import Repository
+
+#: The next backup shares nothing with earlier ones where streams have changed: below twice its size is a warning.
+ROOM_FACTOR = 2.0
+_CLOCKS_DIFFER_S = 300.0
+
+
+async def probe_repository(
+    repository: Repository,
+    readiness: Readiness,
+    thresholds: Thresholds,
+    *,
+    source: str | None,
+    writing: bool,
+    now_ns: Callable[[], int],
+) -> None:
+    """Probe that backups can be read and written, their room and age, and how the last drill went.
+
+    `writing`: this machine makes backups; else a repository that takes no writes is only worth a warning. Of `source`
+    only, or of each source that there is. Nothing stays in the repository.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    backups, damage = await repository.backups()
+    readiness.backups = len(backups)
+    readiness.add("repository", Level.OK, f"{repository.url}: {len(backups)} backup{'' if len(backups) == 1 else 's'}")
+    for one in damage:
+        readiness.add("backups are readable", Level.CRITICAL, f"{one.error.what} [{one.error.code}]", one.error.hint)
+    await _writable(repository, readiness, writing=writing, now_ns=now_ns)
+    newest = {one.source: one for one in backups if one.status == "complete" and source in (None, one.source)}
+    if not newest:
+        of = f" of source {source}" if source else ""
+        readiness.add("newest backup", Level.WARNING, f"there is no complete backup{of}", "run `jetkeep backup`")
+    for name, backup in sorted(newest.items()):
+        _age(readiness, name, backup, thresholds, now_ns() / 1e9)
+    await _room(repository, readiness, list(newest.values()))
+    await _drilled(repository, readiness, now_ns() / 1e9)
+
+
+async def _writable(repository: Repository, readiness: Readiness, *, writing: bool, now_ns: Callable[[], int]) -> None:
+    try:
+        # What every reader writes, and takes away again.
+        async with lease(repository.store, "read", now_ns=now_ns):
+            pass
+    except StoreError as error:
+        if writing:
+            readiness.fail("repository takes writes", error)
+        else:
+            readiness.add("repository takes writes", Level.WARNING, f"{error.what} [{error.code}]", error.hint)
+    else:
+        readiness.add("repository takes writes", Level.OK, "yes")
+
+
+def _age(readiness: Readiness, source: str, backup: Backup, thresholds: Thresholds, now_s: float) -> None:
+    began = moment_of(backup.started_at).timestamp()
+    readiness.newest[source] = began
+    age = now_s - began
+    words, hint = f"{backup.label}, {_duration(age)} old", "find out why no backup was made since"
+    level = Level.OK
+    if age < -_CLOCKS_DIFFER_S:
+        level, words, hint = Level.WARNING, f"{backup.label} is from the future", "one of the clocks is wrong"
+    elif age >= thresholds.critical_age_s:
+        level = Level.CRITICAL
+    elif age >= thresholds.warn_age_s:
+        level = Level.WARNING
+    readiness.add(f"newest backup of {source}", level, words, hint if level else "")
+
+
+async def _room(repository: Repository, readiness: Readiness, newest: Sequence[Backup]) -> None:
+    readiness.free_bytes = await repository.store.free_bytes()
+    if readiness.free_bytes is None:
+        return
+    raw = sum(one.bytes for backup in newest for one in backup.streams)
+    stored = sum(one.stored_bytes for backup in newest for one in backup.streams)
+    needed = stored
+    if readiness.raw_bytes is not None:
+        # As the newest backups were packed; unpacked, where there is none.
+        needed = int(readiness.raw_bytes * (min(1.0, stored / raw) if raw else 1.0))
+    readiness.estimate_bytes = needed
+    free = readiness.free_bytes
+    words = f"{_size(free)} free, a full backup needs about {_size(needed)}"
+    if free < needed:
+        readiness.block("room", words, "make room: `jetkeep expire`, or a larger volume", 13)
+    elif free < needed * ROOM_FACTOR:
+        readiness.add("room", Level.WARNING, words, "make room soon: `jetkeep expire`, or a larger volume")
+    else:
+        readiness.add("room", Level.OK, words)
+
+
+async def _drilled(repository: Repository, readiness: Readiness, now_s: float) -> None:
+    try:
+        last = await evidence.newest(repository)
+    except JetkeepError as error:
+        readiness.add("newest drill", Level.WARNING, f"{error.what} [{error.code}]", error.hint)
+        return
+    if last is None:
+        readiness.add("newest drill", Level.OK, "none yet: `jetkeep drill` proves that a backup comes back")
+        return
+    verdict, due = str(last.body.get("verdict")), str(last.body.get("next_due"))
+    if verdict != "SUCCESSFUL":
+        hint = str(last.body.get("required_action") or "look at it, and drill again")
+        readiness.add("newest drill", Level.WARNING, f"{verdict}: {last.key}", hint)
+    elif moment_of(due).timestamp() < now_s:
+        readiness.add("newest drill", Level.WARNING, f"the next one was due on {due[:10]}", "run `jetkeep drill`")
+    else:
+        readiness.add("newest drill", Level.OK, f"{verdict}, the next one is due on {due[:10]}")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: int) -> str:
+    for unit, length in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= length:
+            return f"{count / length:.1f} {unit}"
+    return f"{count} bytes"
