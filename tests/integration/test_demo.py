@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from jetkeep.cli.demo import command
+from jetkeep.cli import root
 from jetkeep.config import ConnectionSettings
 from jetkeep.demo import story
 from jetkeep.jetstream import connect
@@ -75,7 +75,7 @@ def test_what_came_back_different_is_shown_and_is_an_error(monkeypatch: pytest.M
         return report
 
     monkeypatch.setattr(story, "restore", and_lose_one)
-    done = CliRunner().invoke(command, [], standalone_mode=False)
+    done = CliRunner().invoke(root, ["demo"], standalone_mode=False)
     assert done.return_value == 31, done.output
     assert done.output.count("DIFFERENT") == 1
     assert "bug in jetkeep" in done.output
