@@ -19,7 +19,7 @@ from jetkeep.repository.repository import Repository
 FETCH_S = 30.0
 #: Segments of one stream that a sample is drawn from: each is read as a whole.
 SEGMENTS = 3
-#: A work queue's sample ends when it has so many bytes; segments bound the others.
+#: A stream's sample ends when it has so many bytes: at the next message of a work queue, the next segment of others.
 SAMPLE_BYTES = 64 * 1024 * 1024
 _AT_ONCE = 8
 _IDLE_NS = 300 * 10**9
@@ -51,6 +51,8 @@ async def choose(repository: Repository, manifest: Manifest, size: int, chance: 
         # What an earlier segment could not give, a later one does.
         if share := (size - len(found)) // (len(refs) - at):
             found += await _some(repository, manifest, ref, share, chance)
+        if sum(len(one.payload) for one in found) >= SAMPLE_BYTES:
+            break
     return sorted(found, key=lambda one: one.seq)
 
 
