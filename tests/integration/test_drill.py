@@ -34,7 +34,12 @@ BLOCK = b"NATS/1.0\r\nA: 1\r\na: 2\r\nA: 1\r\n\r\n"
 async def kept_shop(start_server: StartServer, folder: Path, version: str | None = None) -> None:
     """A backup of an ordinary stream, one in memory, a work queue with pending messages, an interest stream, an empty one."""
     server = await start_server(version)
-    kinds: dict[str, dict[str, Any]] = {"A": {"max_age": HOUR}, "E": {}, "I": {"retention": "interest"}, "M": {"storage": "memory"}}
+    kinds: dict[str, dict[str, Any]] = {
+        "A": {"max_age": HOUR},
+        "E": {},
+        "I": {"retention": "interest"},
+        "M": {"storage": "memory"},
+    }
     async with connected(server) as js:
         for name, more in {**kinds, "W": {"retention": "workqueue"}}.items():
             await js.create_stream(

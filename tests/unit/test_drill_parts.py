@@ -60,7 +60,7 @@ def test_known_values_are_hidden_wherever_they_stand() -> None:
 def manifest(**config: Any) -> Manifest:
     return Manifest(
         source="s", stream="S", timeline="t", label="l", kind="full", method="snapshot", reason="", captured_at_ns=0,
-        server_version="2.15.1", config={"name": "S", "subjects": ["s.>"], "num_replicas": 1, **config}, created_at="", state={},
+        server_version="2.15.1", config={"name": "S", "subjects": ["s.>"], "storage": "file", "num_replicas": 1, **config}, created_at="", state={},
         messages=0, first_seq=0, last_seq=0, bytes=0, first_ts_ns=0, last_ts_ns=0, fingerprint="0" * 32, segments=[],
         deleted="", gaps=[], consumers=[], notes=[],
     )  # fmt: skip
