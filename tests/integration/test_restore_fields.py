@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.restoring import SECOND, connected
 
 ORIGIN = {"name": "O"}
 UNKNOWN_FIELD = 10025
+NUMBERS = itertools.count()
 #: Every field that a stream can have, with a value that says something, and what it needs beside it.
 STREAM: dict[str, JsonDict] = {
     "description": {"description": "d"},
@@ -93,11 +95,13 @@ def stream_config(extra: JsonDict) -> JsonDict:
 
 async def as_created(js: JetStream, config: JsonDict) -> JsonDict:
     """The configuration that the server keeps; its own metadata left out."""
+    # A name of its own each time: a server may still be removing the files of the one before.
+    name = f"S{next(NUMBERS)}"
     try:
-        made: JsonDict = (await js.create_stream(config))["config"]
+        made: JsonDict = (await js.create_stream(config | {"name": name}))["config"]
     finally:
-        await js.delete_stream("S")
-    return made
+        await js.delete_stream(name)
+    return made | {"name": config["name"]}
 
 
 def says_the_same(wanted: Any, have: Any) -> bool:

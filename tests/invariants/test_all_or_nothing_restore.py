@@ -96,10 +96,8 @@ async def test_cancelled_at_any_moment_nothing_is_left(
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            if task.cancelled():
-                assert await js.find_stream("S") is None
-            else:
-                await js.delete_stream("S")
+            await nothing_is_live(js, told)
+            assert await js.find_stream("S") is None
         await nothing_is_left(js)
         await restores(js, kept, told)
 

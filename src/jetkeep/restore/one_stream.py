@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,12 @@ from jetkeep.restore.target import Target
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What all streams of one restore share. `claim` marks unfinished streams as this run's."""
+    """What all streams of one restore share.
+
+    `claim` marks unfinished streams as this run's. `turn` is held while a restore is under way at the server, or a
+    stream is deleted: a single server from 2.11 on reads its list of streams without a lock when a restore begins, and
+    the whole process ends when another one ends at that moment (`concurrent map iteration and map write`, 2.15.1).
+    """
 
     repository: Repository
     js: JetStream
@@ -36,6 +42,7 @@ class Run:
     pauses: bool
     emit: Emit
     now_ns: Callable[[], int]
+    turn: asyncio.Semaphore
 
 
 async def restore_stream(run: Run, step: Step, report: StreamReport) -> None:
@@ -49,7 +56,9 @@ async def restore_stream(run: Run, step: Step, report: StreamReport) -> None:
     progress = Progress()
     if step.leftover:
         claim = run.target.streams[step.name].claim
-        if await remove_claimed(run.js, step.name, claim):
+        async with run.turn:
+            removed = await remove_claimed(run.js, step.name, claim)
+        if removed:
             report.notes.append("an unfinished restore of this repository was removed first")
     try:
         sent = await _fill(run, step, report, progress)
@@ -79,7 +88,8 @@ async def _clean_up(run: Run, step: Step, progress: Progress) -> str:
     # Blocks make a stream only once they are all there, an archive makes it at once.
     may_appear = APPEARS_S + step.forecast.bytes / APPEARS_BYTES_A_SECOND if progress.ended else 0
     unseen = run.target.clustered and progress.accepted
-    return await try_to_remove(run.js, step.name, run.claim, may_appear, unseen=unseen)
+    async with run.turn:
+        return await try_to_remove(run.js, step.name, run.claim, may_appear, unseen=unseen)
 
 
 async def _fill(run: Run, step: Step, report: StreamReport, progress: Progress) -> Sent:
@@ -91,7 +101,7 @@ async def _fill(run: Run, step: Step, report: StreamReport, progress: Progress) 
         replace(step, consumers=paused(step.consumers, step.manifest.bytes, run.now_ns())) if run.pauses else step
     )
     try:
-        sent = await send(run.repository, run.js, sleeping, config, emit=run.emit, progress=progress)
+        sent = await send(run.repository, run.js, sleeping, config, emit=run.emit, progress=progress, turn=run.turn)
     except ApiError as refused:
         if refused.what.startswith("STREAM.RESTORE."):
             progress.requested = False  # refused before anything was made

@@ -102,9 +102,14 @@ async def restore(
         made, target = await plan_restore(repository, js, manifests, options, now_ns=now_ns, emit=emit)
         made.check()
         planned = time.monotonic() - began
-        run = Run(repository, js, target, claim, await can_pause(js, target.version), emit, now_ns)
+        run = Run(repository, js, target, claim, await can_pause(js, target.version), emit, now_ns, _turns(target))
         reports = await _run_all(run, made)
     return RestoreReport(made, tuple(reports), time.monotonic() - began, planned)
+
+
+def _turns(target: Target) -> asyncio.Semaphore:
+    """How many restores may be under way at the server: see Run."""
+    return asyncio.Semaphore(STREAMS_AT_ONCE if target.clustered else 1)
 
 
 async def _run_all(run: Run, plan: Plan) -> list[StreamReport]:

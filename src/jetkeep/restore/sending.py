@@ -60,10 +60,12 @@ async def send(
     *,
     emit: Emit,
     progress: Progress,
+    turn: asyncio.Semaphore,
 ) -> Sent:
     """Restore the messages of `step` under `config`; on return the server says that it has them, which is not proof.
 
-    `progress` tells at any moment whether there may be something of this restore at the server.
+    `progress` tells at any moment whether there may be something of this restore at the server. `turn` is held from the
+    request to the server's last word.
 
     Raises:
         BadDataError: the repository's bytes are not what they must be.
@@ -77,8 +79,9 @@ async def send(
     try:
         first = await _next(pieces, packing)
         fetched = time.monotonic() - began
-        progress.requested = True
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(turn)
+            progress.requested = True
             sink = js.restore(step.name, config, request_state(step))
             stack.push_async_exit(sink)
             try:
