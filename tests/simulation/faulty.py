@@ -3,7 +3,8 @@
 What must be survived, each with nothing lost that was committed:
 
 - the process dies before or after any call (`crash_before`, `crash_after`), or half-way through a write (`torn_write`);
-- the machine dies: whatever was not synced is gone, or has its name but only half of its bytes (`power_loss`, `torn_loss`);
+- the machine dies: whatever was not synced is gone, or has its name but only half of its bytes (`power_loss`, `torn_loss`),
+  or some of what was deleted is there again (`undelete`);
 - the store says no, or that it failed, or nothing for a while (`refuse`, `fail`, `slow`);
 - the answer is lost although the work was done (`lose_answer`), or the work was not done and nobody knows (`lose_request`);
 - one read gives other bytes (`flip_bit`, `cut`), a listing lacks what was just written (`stale_list`).
@@ -14,6 +15,7 @@ Not survived, only found: bytes that rot on the disk (tests/property/test_corrup
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -40,7 +42,8 @@ class Call(NamedTuple):
 
 #: Decides the fault of a call by its name; None lets it work.
 Faults = Callable[[Call], str | None]
-CRASHES = ("crash_before", "crash_after", "torn_write", "power_loss", "torn_loss")
+LOSSES = ("power_loss", "torn_loss", "undelete")
+CRASHES = ("crash_before", "crash_after", "torn_write", *LOSSES)
 
 
 def at(number: int, fault: str) -> Faults:
@@ -61,6 +64,7 @@ class FaultyStore:
         self._root, self._faults = root, faults
         self._unsynced = NOT_DURABLE.setdefault(root, set())
         self._to_sync: set[str] = set()
+        self._deleted: dict[str, bytes] = {}
         self._listed: dict[str, set[str]] = {}
         self._dead = False
 
@@ -91,6 +95,7 @@ class FaultyStore:
             await self.inner.sync()
             self._unsynced -= self._to_sync
             self._to_sync.clear()
+            self._deleted.clear()
 
     async def read(self, key: str, max_bytes: int) -> bytes:
         async with self._call("read", key) as fault:
@@ -110,6 +115,8 @@ class FaultyStore:
 
     async def delete(self, key: str) -> None:
         async with self._call("delete", key):
+            with contextlib.suppress(FileNotFoundError):
+                self._deleted[key] = (self._root / key).read_bytes()
             await self.inner.delete(key)
 
     async def remove_unfinished(self, before_ns: int) -> int:
@@ -135,9 +142,11 @@ class FaultyStore:
             raise Crash
         self.calls.append(Call(len(self.calls) + 1, verb, key))
         fault = self._faults(self.calls[-1])
-        if fault in ("power_loss", "torn_loss"):
+        if fault in LOSSES:
             self._lose_unsynced(torn=fault == "torn_loss")
-        if fault in ("crash_before", "power_loss", "torn_loss"):
+        if fault == "undelete":
+            self._undelete()
+        if fault in ("crash_before", *LOSSES):
             self._die()
         if fault == "refuse":
             raise AccessDeniedError("refused on purpose")
@@ -161,6 +170,12 @@ class FaultyStore:
             else:
                 path.unlink(missing_ok=True)
         self._unsynced.clear()
+
+    def _undelete(self) -> None:
+        """What went first comes back: the order of deletions holds only where a sync parts them."""
+        for key, data in list(self._deleted.items())[: (len(self._deleted) + 1) // 2]:
+            (self._root / key).parent.mkdir(parents=True, exist_ok=True)
+            (self._root / key).write_bytes(data)
 
 
 async def bury(root: Path) -> None:
