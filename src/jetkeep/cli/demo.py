@@ -105,7 +105,7 @@ def _print(report: DemoReport) -> None:
         report.drill.verdict, fg="green" if report.drill.verdict == "SUCCESSFUL" else "red", bold=True
     )
     rpo, rto = seconds(report.drill.rpo_seconds), seconds(report.drill.rto_seconds)
-    click.echo(f"    drill: {verdict}; back in {rto} (RTO), losing what came in the last {rpo} (RPO); evidence kept")
+    click.echo(f"    drill: {verdict}; back in {rto} (RTO), losing the last {rpo} (RPO); evidence kept")
     for note in report.notes:
         click.echo(f"    note: {note}")
     click.echo()
