@@ -228,7 +228,8 @@ def _decode(segment: _Segment, data: bytes) -> list[Fingerprint]:
     ref = segment.ref
     total = Fingerprint()
     of_live = [Fingerprint() for _ in segment.tallies]
-    raw, ends, times = 0, [0, 0], [ref.first_ts_ns, ref.last_ts_ns]
+    raw, ends = 0, [0, 0]
+    times: list[int] = []
     try:
         for batch in SegmentReader(data):
             ends = [ends[0] or batch.first_seq, batch.last_seq]
@@ -243,7 +244,10 @@ def _decode(segment: _Segment, data: bytes) -> list[Fingerprint]:
         "count": (total.count, ref.count),
         "order": (ends, [ref.first_seq, ref.last_seq]),
         "fingerprint": (total.hex(), ref.fingerprint),
-        "mismatch": ([raw, min(times), max(times)], [ref.raw_bytes, ref.first_ts_ns, ref.last_ts_ns]),
+        "mismatch": (
+            [raw, min(times, default=0), max(times, default=0)],
+            [ref.raw_bytes, ref.first_ts_ns, ref.last_ts_ns],
+        ),
     }
     for kind, (found, expected) in said.items():
         if found != expected:
@@ -266,10 +270,13 @@ async def _unnamed(
     named = {entry.manifest.key for backup in backups for entry in backup.streams if entry.manifest}
     damaged = {one.key for one in report.findings}
     count = size = 0
-    async for info in repository.store.list(layout.SOURCES):
-        if layout.kind_of(info.key) and not (info.key in named or info.key in segments or info.key in damaged):
-            count += 1
-            size += info.size
+    try:
+        async for info in repository.store.list(layout.SOURCES):
+            if layout.kind_of(info.key) and not (info.key in named or info.key in segments or info.key in damaged):
+                count += 1
+                size += info.size
+    except StoreError as wrong:
+        report.add(layout.SOURCES, wrong, [])
     if count:
         what = f"{count} objects of {size} bytes are named by no backup that can be read"
         report.findings.append(Finding("unnamed", "notice", layout.SOURCES, what))

@@ -157,6 +157,6 @@ def test_commands_refuse_damaged_segments_without_a_traceback(tmp_path: Path, co
         [sys.executable, "-m", "jetkeep", *command, "--repo", str(tmp_path / "r")],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
-    assert run.returncode == (31 if command[0] == "drill" else 30), run.stderr
+    assert run.returncode == 30, run.stderr
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "out").exists()
