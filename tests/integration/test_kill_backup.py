@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -325,6 +326,28 @@ async def test_a_stream_of_a_dead_server_fails_alone(cluster: SandboxCluster, tm
     assert (await find_backup(await opened(tmp_path), None)).label == "whole"
     refused = run("cat", "ALONE", "--backup", "partial", repo=tmp_path, check=2)
     assert "offline" in refused.stderr
+
+
+@pytest.mark.parametrize("version", ["2.10.26", "2.14.6"])
+async def test_a_snapshot_of_somebody_else_is_waited_for(
+    start_server: StartServer, tmp_path: Path, version: str
+) -> None:
+    """Servers up to 2.14 send one at a time; also the one of a backup that was killed a moment ago."""
+    server = await start_server(version)
+    await fill(server.url, "S", 48)
+    async with connected(server) as other, connected(server) as js:
+        repository = await Repository.open_or_create(LocalStore(tmp_path), now_ns=time.time_ns)
+        async with other.snapshot("S") as snapshot:
+            await anext(snapshot)
+            begun = asyncio.Event()
+            working = asyncio.create_task(
+                back_up(js, repository, BackupOptions(), emit=lambda event: begun.set(), now_ns=time.time_ns)
+            )
+            await begun.wait()
+            await asyncio.wait({working}, timeout=1)
+            assert not working.done()
+        assert (await working).backup.status == "complete"
+    await whole_backups(tmp_path)
 
 
 @pytest.mark.parametrize("version", ["2.14.6", NEWEST])
