@@ -115,6 +115,8 @@ def says_the_same(wanted: Any, have: Any) -> bool:
 async def test_every_fitted_stream_configuration_is_kept_whole(any_server: Sandbox) -> None:
     version = Version.of(any_server.version)
     async with connected(any_server) as js:
+        # With its last stream 2.10 removes the account's folder, and a stream that is made meanwhile has no place.
+        await js.create_stream({"name": "STAYS", "storage": "file", "subjects": ["stays"]})
         for name, extra in STREAM.items():
             config, dropped = fit(stream_config(extra), version)
             made = await as_created(js, config)

@@ -193,13 +193,10 @@ async def test_what_a_careless_writer_made_is_found_although_every_digest_is_rig
     assert await kinds(tmp_path) == [(kind, ("one",))]
 
 
-async def test_an_entry_that_says_something_else_than_its_manifest_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["messages", "bytes", "stored_bytes", "consumers", "gaps"])
+async def test_an_entry_that_says_something_else_than_its_manifest_is_found(tmp_path: Path, name: str) -> None:
     await take(await new_repository(tmp_path), "one", {"ORDERS": some_streams()["ORDERS"]})
-
-    def other(entry: StreamEntry) -> None:
-        entry.consumers = 7
-
-    rewrite(tmp_path, lambda manifest: None, other)
+    rewrite(tmp_path, lambda manifest: None, lambda entry: setattr(entry, name, 7))
     assert await kinds(tmp_path) == [("mismatch", ("one",))]
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from jetkeep.codecs.sequences import SequenceSet
 from jetkeep.model import ConsumerRecord, ConsumerState, JsonDict, Pending, Position
 
 FORMAT = 1
@@ -282,5 +283,6 @@ def difference(backup: Backup, entry: StreamEntry, manifest: Manifest) -> str:
         **{one: (getattr(manifest, one), getattr(entry, one)) for one in same},
         "stored_bytes": (sum(one.bytes for one in manifest.segments), entry.stored_bytes),
         "consumers": (len(manifest.consumers), entry.consumers),
+        "gaps": (sum(SequenceSet.decode(one.set).count() for one in manifest.gaps), entry.gaps),
     }
     return next((name for name, (one, other) in pairs.items() if one != other), "")
