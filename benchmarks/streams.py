@@ -71,7 +71,7 @@ def payloads(case: Case) -> list[bytes]:
 
 async def fill(url: str, case: Case) -> None:
     """Create the case's streams and consumers and publish all messages; returns when the server has stored them."""
-    client = await nats.connect(url, max_reconnect_attempts=-1, pending_size=64 * 1024 * 1024)
+    client = await nats.connect(url.split(","), max_reconnect_attempts=-1, pending_size=64 * 1024 * 1024)
     bodies = payloads(case) if case.streams else []
     for name in case.stream_names:
         config = {"name": name, "subjects": [f"{name}.>"], "storage": "file", "num_replicas": case.replicas}
@@ -108,7 +108,7 @@ async def _ask(client: Client, subject: str, body: dict) -> dict:
 
 async def delete_all(url: str) -> None:
     """Delete every stream of the account."""
-    client = await nats.connect(url)
+    client = await nats.connect(url.split(","))
     while names := (await _ask(client, "STREAM.NAMES", {})).get("streams"):
         for name in names:
             await _ask(client, f"STREAM.DELETE.{name}", {})

@@ -9,11 +9,11 @@ from jetkeep.errors import UsageError
 
 if TYPE_CHECKING:
     from jetkeep.config import ConnectionSettings
-    from jetkeep.repository.local import LocalStore
+    from jetkeep.repository.store import Store
     from jetkeep.repository.repository import Repository
 
 
-def store_of(repo: str | None) -> LocalStore:
+def store_of(repo: str | None) -> Store:
     """The store at `--repo`.
 
     Raises:

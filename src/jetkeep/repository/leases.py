@@ -14,10 +14,18 @@ from pathlib import Path
 
 import msgspec
 
-from jetkeep.errors import AccessDeniedError, BadDataError, LockedError, NoObjectError, StoreError, StoreFailedError
+from jetkeep.errors import (
+    AccessDeniedError,
+    AlreadyThereError,
+    BadDataError,
+    LockedError,
+    NoObjectError,
+    StoreError,
+    StoreFailedError,
+)
 from jetkeep.repository import encoding, layout
 from jetkeep.repository.documents import LeaseDocument, Owner, moment_of
-from jetkeep.repository.store import ObjectInfo, Store
+from jetkeep.repository.store import ObjectInfo, Store, create_surely
 
 LIFETIME_NS = 300 * 10**9
 RENEWAL_S = 60.0
@@ -117,7 +125,7 @@ async def lease(store: Store, purpose: str, *, now_ns: LeaseClock, labels: Seque
         labels=list(labels),
     )
     held = Lease(store, document, now_ns)
-    creating = asyncio.ensure_future(store.create(held.key, encoding.seal(document)))
+    creating = asyncio.ensure_future(_create(store, held.key, encoding.seal(document)))
     try:
         await asyncio.shield(creating)
     except asyncio.CancelledError:
@@ -131,6 +139,11 @@ async def lease(store: Store, purpose: str, *, now_ns: LeaseClock, labels: Seque
         yield held
     finally:
         await held.end(keeper)
+
+
+async def _create(store: Store, key: str, data: bytes) -> None:
+    with contextlib.suppress(AlreadyThereError):  # ours: nobody else draws the same nonce, but an answer can be lost
+        await create_surely(store, key, data, durable=True)
 
 
 @asynccontextmanager

@@ -1,0 +1,219 @@
+"""Object stores: S3, GCS and Azure through obstore, the only module that speaks it.
+
+One request an object, no multipart: an upload is there whole or not at all, on every store. A finished upload is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import from_url
+
+from jetkeep.config.object_stores import ClientEnvironment, client_environment, shared_credentials
+from jetkeep.errors import (
+    BadDataError,
+    NoObjectError,
+    StoreFailedError,
+    UsageError,
+)
+from jetkeep.repository.layout import LEASES, check_key
+from jetkeep.repository.object_errors import explain
+from jetkeep.repository.store import ObjectInfo
+
+if TYPE_CHECKING:
+    from jetkeep.repository.address import StoreOptions
+
+#: A request that failed is made again for so long; what then remains is an error, or an outcome that is not known.
+RETRY_S = 60
+RETRIES = 8
+_CONNECT_S = 10
+#: What one listing request returns at most, on every store.
+_PAGE = 1000
+_FAILURES = (BaseError, OSError)
+
+
+class ObjectStore:
+    """A prefix in a bucket."""
+
+    def __init__(self, url: str, plain: Any, locking: Any | None = None) -> None:
+        self._url = url
+        self._plain = plain
+        #: The same place, by a client that asks for retention with each upload.
+        self._locking = locking
+
+    @classmethod
+    def at(cls, scheme: str, path: str, options: StoreOptions, environ: Mapping[str, str] | None = None) -> ObjectStore:
+        """The store at `scheme://path`; nothing is looked at yet.
+
+        Raises:
+            UsageError: there is no bucket in it, or the options or variables cannot be used.
+        """
+        url = f"{scheme}://{path}".rstrip("/")
+        if not path.split("/", maxsplit=1)[0]:
+            raise UsageError(
+                f"'{url}' names no bucket", code="usage.repo-scheme", hint=f"write {scheme}://BUCKET/PREFIX"
+            )
+        if any(part in ("", ".", "..") for part in path.rstrip("/").split("/")):
+            raise UsageError(f"'{url}' has an empty part or a dotted one", code="usage.repo-scheme")
+        around = client_environment(scheme, environ)
+        config, client = _config(scheme, options, around, environ), _client(options, around)
+        locking = None
+        if options.lock_mode:
+            until = datetime.now(UTC) + timedelta(days=options.lock_days or 1)
+            headers = {
+                "x-amz-object-lock-mode": options.lock_mode.upper(),
+                "x-amz-object-lock-retain-until-date": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            }
+            locking = _made(url, config, {**client, "default_headers": headers})
+        return cls(url, _made(url, config, client), locking)
+
+    @property
+    def url(self) -> str:
+        """The bucket and prefix; credentials are never part of it."""
+        return self._url
+
+    async def create(self, key: str, data: bytes | memoryview, *, durable: bool = True) -> None:
+        """Create an object; see Store.create. It is durable in any case."""
+        client = self._locking if self._locking and not key.startswith(LEASES) else self._plain
+        await self._put(client, key, data, "create")
+
+    async def replace(self, key: str, data: bytes) -> None:
+        """Put an object whether or not it is there; for leases."""
+        await self._put(self._plain, key, data, "overwrite")
+
+    async def _put(self, client: Any, key: str, data: bytes | memoryview, mode: str) -> None:
+        try:
+            await obstore.put_async(client, check_key(key), data, mode=mode, use_multipart=False)  # type: ignore[arg-type]
+        except _FAILURES as failure:
+            raise explain(self._url, "write", key, failure) from failure
+
+    async def sync(self) -> None:
+        """Nothing: what was answered is durable."""
+
+    async def read(self, key: str, max_bytes: int) -> bytes:
+        """A whole object; see Store.read."""
+        try:
+            found = await obstore.get_async(self._plain, check_key(key))
+            size = found.meta["size"]
+            if size <= max_bytes:
+                data = (await found.bytes_async()).to_bytes()
+                if len(data) == size:
+                    return data
+                raise StoreFailedError(
+                    f"the store sent {len(data)} of the {size} bytes of {key}",
+                    code="store.cut",
+                    means="nothing of it was used",
+                    hint="run it again",
+                    retryable=True,
+                )
+        except _FAILURES as failure:
+            raise explain(self._url, "read", key, failure) from failure
+        raise BadDataError(
+            f"{key} has {size} bytes, more than the {max_bytes} that it may have",
+            code="data.damaged",
+            means="what depends on this object cannot be read",
+            hint="run `jetkeep verify` to see which backups it touches",
+        )
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """All objects whose key begins with `prefix`: one request for each thousand below its folder."""
+        folder = prefix.rpartition("/")[0]
+        try:
+            async for some in obstore.list(self._plain, folder or None, chunk_size=_PAGE):
+                for one in some:
+                    if one["path"].startswith(prefix):
+                        modified = one["last_modified"]
+                        yield ObjectInfo(one["path"], one["size"], int(modified.timestamp() * 1e6) * 1000)
+        except FileNotFoundError as failure:
+            problem = explain(self._url, "list", prefix, failure)
+            # A listing of nothing is empty; only a bucket can be absent.
+            if isinstance(problem, NoObjectError):
+                return
+            raise problem from failure
+        except _FAILURES as failure:
+            raise explain(self._url, "list", prefix, failure) from failure
+
+    async def delete(self, key: str) -> None:
+        """Delete an object; where the bucket keeps versions, a marker hides it."""
+        try:
+            await obstore.delete_async(self._plain, check_key(key))
+        except FileNotFoundError as failure:
+            problem = explain(self._url, "delete", key, failure)
+            if not isinstance(problem, NoObjectError):
+                raise problem from failure
+        except _FAILURES as failure:
+            raise explain(self._url, "delete", key, failure) from failure
+
+    async def remove_unfinished(self, before_ns: int) -> int:
+        """None: an upload is whole or is not there."""
+        return 0
+
+    async def free_bytes(self) -> int | None:
+        """Not known."""
+        return None
+
+
+def _made(url: str, config: dict[str, Any], client: dict[str, Any]) -> Any:
+    retries = {
+        "max_retries": RETRIES,
+        "retry_timeout": timedelta(seconds=RETRY_S),
+        "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=10), "base": 2},
+    }
+    try:
+        return from_url(url, config=config, client_options=client, retry_config=retries)  # type: ignore[call-overload]
+    except (BaseError, OSError, ValueError) as failure:
+        # The library's words can quote a setting's value, and a setting may be a secret.
+        raise UsageError(
+            f"the settings of {url} cannot be used ({type(failure).__name__})",
+            code="usage.store-settings",
+            hint="look at the store's table in the configuration and at the AWS_*, GOOGLE_* or AZURE_* variables",
+        ) from None
+
+
+def _client(options: StoreOptions, around: ClientEnvironment) -> dict[str, Any]:
+    client: dict[str, Any] = {
+        "connect_timeout": timedelta(seconds=_CONNECT_S),
+        "read_timeout": timedelta(seconds=options.timeout_s),
+        # A segment over a line of 1 MB/s: what counts is that bytes flow.
+        "timeout": timedelta(seconds=max(600.0, options.timeout_s)),
+        "allow_http": options.allow_http or around.allow_http,
+    }
+    if ca_file := options.ca_file or around.ca_file:
+        try:
+            client["root_certificate"] = Path(ca_file).read_bytes()
+        except OSError as failure:
+            raise UsageError(
+                f"ca-file: cannot read {ca_file}: {failure.strerror}", code="usage.store-settings"
+            ) from None
+    return client
+
+
+def _config(
+    scheme: str, options: StoreOptions, around: ClientEnvironment, environ: Mapping[str, str] | None
+) -> dict[str, Any]:
+    config: dict[str, Any] = dict(options.extra)
+    endpoint = options.endpoint or around.endpoint
+    if endpoint.startswith("http://") and not (options.allow_http or around.allow_http):
+        raise UsageError(
+            f"the endpoint {endpoint} is plain http",
+            code="usage.plain-http",
+            means="nothing was sent: data and signatures could be read on the way",
+            hint="use https; for a network that you trust say allow-http = true (or AWS_ALLOW_HTTP=true)",
+        )
+    if scheme == "s3":
+        # The store compares what arrived; buckets with a lock ask for it.
+        config.setdefault("checksum_algorithm", "sha256")
+        for name, value in shared_credentials(environ).items():
+            config.setdefault(name, value)
+        if options.path_style is not None:
+            config["virtual_hosted_style_request"] = not options.path_style
+        if options.region:
+            config["region"] = options.region
+    if options.endpoint:
+        config["endpoint"] = options.endpoint
+    return config
