@@ -72,6 +72,10 @@ class FaultyStore:
     def url(self) -> str:
         return self.inner.url
 
+    @property
+    def remote(self) -> bool:
+        return self.inner.remote
+
     async def create(self, key: str, data: bytes | memoryview, *, durable: bool = True) -> None:
         async with self._call("create", key) as fault:
             if fault == "torn_write":

@@ -240,6 +240,21 @@ class Manifest(Document):
     notes: list[str]
 
 
+class IndexEntry(Part):
+    """A backup object as a listing showed it, and its bytes."""
+
+    key: str
+    size: Count
+    modified_ns: int
+    text: str
+
+
+class Index(Document):
+    """`index/…`: backup objects that need not be read one by one."""
+
+    entries: list[IndexEntry]
+
+
 class Pin(Document):
     """`pins/<label>.json`."""
 

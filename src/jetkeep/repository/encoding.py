@@ -76,6 +76,15 @@ def decode_manifest(data: bytes, key: str) -> Manifest:
     Raises:
         BadDataError: it cannot be decompressed within bounds, or is no manifest of this format.
     """
+    return decode_compressed(data, key, Manifest)
+
+
+def decode_compressed(data: bytes, key: str, kind: type[D]) -> D:
+    """Read a document that is one zstd frame.
+
+    Raises:
+        BadDataError: it cannot be decompressed within bounds, or is no such document of this format.
+    """
     try:
         size = zstandard.frame_content_size(data)
         if not 0 <= size <= MAX_MANIFEST:
@@ -83,7 +92,7 @@ def decode_manifest(data: bytes, key: str) -> Manifest:
         body = zstandard.ZstdDecompressor().decompress(data, max_output_size=size, allow_extra_data=False)
     except (zstandard.ZstdError, MemoryError) as wrong:
         raise damaged(key, str(wrong), "decode") from None
-    return _decode(body, key, Manifest)
+    return _decode(body, key, kind)
 
 
 class _Versions(msgspec.Struct):

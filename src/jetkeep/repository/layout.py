@@ -11,6 +11,7 @@ from jetkeep.repository.names import escape
 
 REPOSITORY = "jetkeep.json"
 BACKUPS, PINS, EVIDENCE, LEASES, SOURCES = "backups/", "pins/", "evidence/", "leases/", "sources/"
+INDEX = "index/"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _KEY = re.compile(r"(?:(?!\.\.?(?:/|$))[A-Za-z0-9._=-]{1,255}(?:/(?!$)|$)){1,8}", re.ASCII)
 _LONGEST_KEY = 1000  # what every store takes
@@ -18,6 +19,7 @@ _LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _TIMELINE = r"sources/[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_=-]{1,200}/\d{8}T\d{6}-\d{9}(?:-r\d+)?"
 _SEGMENT = re.compile(rf"{_TIMELINE}/segments/\d{{20}}-\d{{20}}-[0-9a-f]{{16}}(?:-\d+)?\.parquet")
 _MANIFEST = re.compile(rf"{_TIMELINE}/manifests/{_LABEL}-[0-9a-f]{{16}}(?:-\d+)?\.json\.zst")
+_INDEX = re.compile(r"index/(full|tail)-\d{8}-[0-9a-f]{16}\.json\.zst")
 _LABELLED = re.compile(rf"(?:backups|pins)/({_LABEL})\.json")
 
 
@@ -55,6 +57,17 @@ def lease_key(purpose: str, nonce: str) -> str:
 def label_of(key: str) -> str | None:
     """The label of a backup's or pin's key; None when the key is no such."""
     found = _LABELLED.fullmatch(key)
+    return found[1] if found else None
+
+
+def index_key(kind: str, generation: int, digest: str) -> str:
+    """An index object; of tails the one with the highest generation counts."""
+    return f"{INDEX}{kind}-{generation:08d}-{digest[:16]}.json.zst"
+
+
+def index_of(key: str) -> str | None:
+    """`full` or `tail`, None when the key is no index object's."""
+    found = _INDEX.fullmatch(key)
     return found[1] if found else None
 
 

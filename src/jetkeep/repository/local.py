@@ -41,6 +41,11 @@ class LocalStore:
         """The directory's path."""
         return str(self._root)
 
+    @property
+    def remote(self) -> bool:
+        """No: reading a file costs next to nothing."""
+        return False
+
     async def create(self, key: str, data: bytes | memoryview, *, durable: bool = True) -> None:
         """Create a file; see Store.create."""
         path = self._path(key)

@@ -77,6 +77,11 @@ class ObjectStore:
         """The bucket and prefix; credentials are never part of it."""
         return self._url
 
+    @property
+    def remote(self) -> bool:
+        """Yes."""
+        return True
+
     async def create(self, key: str, data: bytes | memoryview, *, durable: bool = True) -> None:
         """Create an object; see Store.create. It is durable in any case."""
         client = self._locking if self._locking and not key.startswith(LEASES) else self._plain

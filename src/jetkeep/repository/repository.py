@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable
@@ -32,9 +33,10 @@ from jetkeep.repository.documents import (
     StreamEntry,
     difference,
 )
+from jetkeep.repository.index import LOOSE, BackupIndex
 from jetkeep.repository.leases import Lease, LeaseClock, rfc3339
 from jetkeep.repository.names import check_label, check_source
-from jetkeep.repository.store import Store, create_surely, side_by_side
+from jetkeep.repository.store import ObjectInfo, Store, create_surely, side_by_side
 
 if TYPE_CHECKING:
     from jetkeep.codecs.segment import SegmentBytes
@@ -57,6 +59,8 @@ class Repository:
         self.store = store
         self.id = document.id
         self.document = document
+        self._index: BackupIndex | None = None
+        self._listed: list[str] = []
 
     @property
     def url(self) -> str:
@@ -184,6 +188,8 @@ class Repository:
                         raise refusals.label_taken(backup.label) from None
                     backup = await self._relabelled(backup)
                     continue
+            if self.store.remote and self._index:
+                await self._index.write(self._listed)
             return backup
 
     async def _relabelled(self, backup: Backup) -> Backup:
@@ -221,17 +227,27 @@ class Repository:
 
     async def backups(self) -> tuple[list[Backup], list[Damage]]:
         """All backups in the order in which they began, and what could not be read."""
-        keys = [info.key async for info in self.store.list(layout.BACKUPS) if layout.label_of(info.key)]
+        infos = [info async for info in self.store.list(layout.BACKUPS) if layout.label_of(info.key)]
+        index = BackupIndex(self.store)
+        if self.store.remote and len(infos) > LOOSE:
+            await index.load()
 
-        async def one(key: str) -> Backup | Damage | None:
+        async def one(info: ObjectInfo) -> Backup | Damage | None:
             try:
-                return await self._backup_at(key)
+                if text := index.text(info):
+                    with contextlib.suppress(BadDataError):
+                        return self._backup_of(text, info.key)
+                data = await self.store.read(info.key, encoding.MAX_DOCUMENT)
+                backup = self._backup_of(data, info.key)
             except NoObjectError:
                 return None  # expired between listing and reading
             except (BadDataError, StoreError) as wrong:
-                return Damage(key, wrong)
+                return Damage(info.key, wrong)
+            index.note(info, data)
+            return backup
 
-        found = await side_by_side(one, keys)
+        found = await side_by_side(one, infos)
+        self._index, self._listed = index, [info.key for info in infos]
         whole = [item for item in found if isinstance(item, Backup)]
         return (
             sorted(whole, key=lambda backup: (backup.started, backup.label)),
@@ -251,7 +267,10 @@ class Repository:
             raise refusals.no_backup(label, self.url) from None
 
     async def _backup_at(self, key: str) -> Backup:
-        backup = encoding.unseal(await self.store.read(key, encoding.MAX_DOCUMENT), key, Backup)
+        return self._backup_of(await self.store.read(key, encoding.MAX_DOCUMENT), key)
+
+    def _backup_of(self, data: bytes, key: str) -> Backup:
+        backup = encoding.unseal(data, key, Backup)
         if layout.backup_key(backup.label) != key:
             raise encoding.damaged(key, f"it says that it is backup {backup.label}", "mismatch")
         if backup.repository != self.id:

@@ -37,6 +37,11 @@ class Store(Protocol):
         """Where it is, for people; without secrets."""
         ...
 
+    @property
+    def remote(self) -> bool:
+        """Each call is a request that takes its time and may cost money."""
+        ...
+
     async def create(self, key: str, data: bytes | memoryview, *, durable: bool = True) -> None:
         """Create an object; on return it is whole, visible, and durable (or will be with the next `sync`).
 
