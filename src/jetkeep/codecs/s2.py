@@ -126,11 +126,11 @@ class S2Decoder:
 class S2Encoder:
     """Bytes in, frames out that servers of every version take: stream identifier `S2sTwO`, chunks of up to 1 MiB.
 
-    Blocks are plain Snappy. `compress=False` stores every chunk as it is: cheaper where the server is near.
+    Blocks are plain Snappy. While `compress` is false every chunk is stored as it is: cheaper where the server is near.
     """
 
     def __init__(self, *, compress: bool = True) -> None:
-        self._compress = compress
+        self.compress = compress
         self._begun = False
 
     def encode(self, data: bytes | bytearray | memoryview) -> bytes:
@@ -144,7 +144,7 @@ class S2Encoder:
 
     def _chunk(self, data: bytes) -> tuple[bytes, bytes, bytes]:
         crc = _masked_crc(data).to_bytes(4, "little")
-        if self._compress:
+        if self.compress:
             block = bytes(cramjam.snappy.compress_raw(data))
             if len(block) < len(data):
                 return b"\x00" + (len(block) + 4).to_bytes(3, "little"), crc, block

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +29,10 @@ SKIPPABLE_FRAME = b"\xfe\x00\x00\x00"
 #: One stored byte under a checksum that is not its own.
 BROKEN_FRAME = b"\x01\x05\x00\x00\x00\x00\x00\x00!"
 BREAK_OFF_S = 5.0
+#: Snappy packs about 300 MB a second and core: chunks are sent as they are unless the way to the server is slower than
+#: this (bytes a second), seen once so many bytes were sent.
+WORTH_PACKING = 150_000_000
+SEEN_BYTES = 16 * 1024 * 1024
 #: Packed pieces that wait for the server.
 PIECES_AHEAD = 2
 
@@ -88,7 +92,7 @@ async def send(
                 await to_its_end(sink.__aenter__())
                 piece: bytes | None = first
                 while piece is not None:
-                    await sink.send(piece)
+                    await packer.adapt(sink.send(piece), len(piece))
                     while (piece := await _next(pieces, packing, PATIENCE_S)) == b"":
                         await sink.send(SKIPPABLE_FRAME)
             except BaseException:
@@ -172,9 +176,20 @@ class _Packer:
     def __init__(self, step: Step, config: JsonDict) -> None:
         self.step = step
         self.messages = self.left_out = 0
-        self._s2 = S2Encoder()
+        self._s2 = S2Encoder(compress=False)
+        self._sent, self._blocked = 0, 0.0
         self._tar = TarEncoder(step.name, config, step.manifest.created_at) if step.writer == "tar" else None
         self._archive = ArchiveEncoder() if step.writer == "archive" else None
+
+    async def adapt(self, sending: Awaitable[None], size: int) -> None:
+        """Send, and pack what follows when the way there turns out to be slow."""
+        began = time.monotonic()
+        await sending
+        self._blocked += time.monotonic() - began
+        self._sent += size
+        if not self._s2.compress and self._sent >= SEEN_BYTES:
+            self._s2.compress = self._sent < self._blocked * WORTH_PACKING
+            self._sent, self._blocked = 0, 0.0
 
     def begin(self) -> bytes:
         if self._tar:
