@@ -18,7 +18,7 @@ from jetkeep.errors import BadDataError, NoRepositoryError, UsageError
 from jetkeep.repository import layout
 from jetkeep.repository.documents import Backup, Manifest, SegmentRef, StreamEntry
 from jetkeep.repository.encoding import damaged
-from jetkeep.repository.leases import lease_if_possible
+from jetkeep.repository.leases import Lease, lease_if_possible
 from jetkeep.repository.repository import Repository
 from jetkeep.repository.store import side_by_side
 
@@ -122,11 +122,11 @@ def no_such_stream(backup: Backup, pattern: str) -> UsageError:
 
 
 @asynccontextmanager
-async def reading(repository: Repository, backup: Backup, *, now_ns: Callable[[], int]) -> AsyncIterator[None]:
-    """Keep `expire` from a backup while it is read; where nothing may be written, without that protection."""
-    async with lease_if_possible(repository.store, "read", now_ns=now_ns, labels=[backup.label]):
+async def reading(repository: Repository, backup: Backup, *, now_ns: Callable[[], int]) -> AsyncIterator[Lease | None]:
+    """Keep `expire` from a backup while it is read; where nothing may be written, None: without that protection."""
+    async with lease_if_possible(repository.store, "read", now_ns=now_ns, labels=[backup.label]) as held:
         await repository.read_backup(backup.label)  # gone, if an expire was quicker than the lease
-        yield
+        yield held
 
 
 async def choose_streams(

@@ -153,7 +153,7 @@ def test_addresses_of_repositories(address: str, path: str) -> None:
     assert store_at(address).url == path
 
 
-@pytest.mark.parametrize("address", ["s3://bucket/x", "file://backups", "http://x/y"])
+@pytest.mark.parametrize("address", ["s3://", "s3://bucket/a//b", "gs:///x", "file://backups", "http://x/y"])
 def test_addresses_that_are_not_supported_are_refused_and_not_taken_for_paths(address: str) -> None:
     with pytest.raises(UsageError) as refused:
         store_at(address)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Raw bytes of a segment (see docs/format.md); a message larger than that has a segment of its own.
 SEGMENT_BYTES = 32 * 1024 * 1024
+#: Stored bytes that are on their way to a store where each request waits for its answer; one is always allowed.
+UPLOADING_BYTES = 24 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -56,8 +58,8 @@ class Assembled:
 class Assembler:
     """An async context that takes batches in rising order and stores segments.
 
-    `add` returns as soon as the encoder has room: at most two batches wait, one segment is built and one is being
-    stored. Until `release` the newest segment is held back as well, so that rows which turn out dead at the
+    `add` returns as soon as the encoder has room: at most two batches wait, one segment is built, and one is being stored,
+    or as many as fit into UPLOADING_BYTES where the store is far. Until `release` the newest segment is held back as well, so that rows which turn out dead at the
     end of a snapshot of blocks cost a small stream no second object.
 
     Raises (from `add`, `finish` and the context's end):
@@ -68,6 +70,7 @@ class Assembler:
         self, repository: Repository, source: str, stream: str, timeline: str, emit: Emit, phase: str = "backup"
     ) -> None:
         self._put = partial(repository.put_segment, source, stream, timeline)
+        self._room = UPLOADING_BYTES if repository.store.remote else 0
         self._read = repository.read_segment
         self._stream = stream
         self._emit = emit
@@ -76,7 +79,7 @@ class Assembler:
         self._writer: SegmentWriter | None = None
         self._hold = True
         self._held: SegmentBytes | None = None
-        self._put_task: asyncio.Task[None] | None = None
+        self._puts: list[tuple[int, asyncio.Task[SegmentRef]]] = []
         self._refs: list[SegmentRef] = []
         self._ranges: list[tuple[int, int]] = []
         self._count = self._bytes = 0
@@ -89,10 +92,10 @@ class Assembler:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in (self._worker, self._put_task):
-            if task and not task.done():
-                task.cancel()
-        await asyncio.gather(*(task for task in (self._worker, self._put_task) if task), return_exceptions=True)
+        tasks = [*([self._worker] if self._worker else []), *(task for _, task in self._puts)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def add(self, batch: MessageBatch) -> None:
         """Hand over the next rows; their sequences are above all before."""
@@ -121,7 +124,7 @@ class Assembler:
             await self._drop(dead)
             rows -= dead
         await self._store_held()
-        await self._settle_put()
+        await self._settle(0)
         return Assembled(self._refs, rows)
 
     async def _encode(self) -> None:
@@ -146,17 +149,18 @@ class Assembler:
     async def _store_held(self) -> None:
         """Start storing the held segment while the next one is built."""
         segment, self._held = self._held, None
-        await self._settle_put()
-        if segment is not None:
-            self._put_task = asyncio.create_task(self._store(segment))
+        if segment is None:
+            return
+        size = len(segment.data)
+        await self._settle(max(self._room - size, 0))
+        self._puts.append((size, asyncio.create_task(self._put(segment))))
 
-    async def _settle_put(self) -> None:
-        if self._put_task:
-            await self._put_task
-            self._put_task = None
-
-    async def _store(self, segment: SegmentBytes) -> None:
-        self._refs.append(await self._put(segment))
+    async def _settle(self, most: int) -> None:
+        """Wait until at most so many bytes are on their way; segments are noted in their order."""
+        while self._puts and (sum(size for size, _ in self._puts) > most or self._puts[0][1].done()):
+            _, task = self._puts[0]
+            self._refs.append(await task)
+            del self._puts[0]
 
     def _note(self, batch: MessageBatch) -> None:
         for first, last in batch.ranges():
@@ -169,7 +173,7 @@ class Assembler:
         self._emit(StreamAdvanced(self._stream, self._phase, self._count, self._bytes))
 
     async def _drop(self, dead: SequenceSet) -> None:
-        await self._settle_put()
+        await self._settle(0)
         if self._held is not None and dead.intersects(self._held.first_seq, self._held.last_seq):
             self._held = await asyncio.to_thread(without, self._held.data, dead)
         kept: list[SegmentRef] = []

@@ -106,7 +106,7 @@ async def _restore(
     settings = server_settings(connection)
     repository = await open_repository(repo)
     backup = await find_backup(repository, label, streams, source)
-    async with reading(repository, backup, now_ns=time.time_ns), connect(settings) as js:
+    async with reading(repository, backup, now_ns=time.time_ns) as held, connect(settings) as js:
         chosen = await choose_streams(repository, backup, streams, exclude)
         manifests = [one.manifest for one in chosen]
         with progress(quiet) as emit:
@@ -114,7 +114,7 @@ async def _restore(
                 plan, _ = await plan_restore(repository, js, manifests, options, now_ns=time.time_ns, emit=emit)
                 report = None
             else:
-                report = await restore(repository, js, manifests, options, emit=emit)
+                report = await restore(repository, js, manifests, options, emit=emit, held=held)
     if report is None:
         if as_json:
             document("jetkeep.plan/1", {"backup": backup.label, **plan.to_dict()})

@@ -9,8 +9,8 @@ from jetkeep.errors import UsageError
 
 if TYPE_CHECKING:
     from jetkeep.config import ConnectionSettings
-    from jetkeep.repository.store import Store
     from jetkeep.repository.repository import Repository
+    from jetkeep.repository.store import Store
 
 
 def store_of(repo: str | None) -> Store:

@@ -13,7 +13,7 @@ from jetkeep.errors import JetkeepError
 from jetkeep.jetstream import JetStream
 from jetkeep.model import Emit, Notice, StreamBegan, StreamEnded
 from jetkeep.repository.documents import Manifest
-from jetkeep.repository.leases import lease_if_possible, live_leases
+from jetkeep.repository.leases import Lease, lease_if_possible, live_leases
 from jetkeep.repository.repository import Repository
 from jetkeep.restore.decisions import Plan, RestoreOptions, Step
 from jetkeep.restore.forecast import Forecast, Scan
@@ -80,6 +80,7 @@ async def restore(
     *,
     emit: Emit,
     now_ns: Callable[[], int] = time.time_ns,
+    held: Lease | None = None,
 ) -> RestoreReport:
     """Restore the streams of these manifests, all of one backup.
 
@@ -92,13 +93,14 @@ async def restore(
         options: how.
         emit: takes events.
         now_ns: the clock, ns since the epoch.
+        held: the lease under which the caller reads this backup; None takes one.
 
     Raises:
         CannotRestoreError: the plan has refusals; nothing was changed.
         ServerError, StoreError, BadDataError: before anything was changed.
     """
     began = time.monotonic()
-    async with _claimed(repository, manifests, now_ns) as claim:
+    async with _claimed(repository, manifests, now_ns, held) as claim:
         made, target = await plan_restore(repository, js, manifests, options, now_ns=now_ns, emit=emit)
         made.check()
         planned = time.monotonic() - began
@@ -175,14 +177,17 @@ class _Slots:
 
 @asynccontextmanager
 async def _claimed(
-    repository: Repository, manifests: Sequence[Manifest], now_ns: Callable[[], int]
+    repository: Repository, manifests: Sequence[Manifest], now_ns: Callable[[], int], held: Lease | None
 ) -> AsyncIterator[str]:
     """Keep `expire` from the backup, and mark this run's unfinished streams with the lease that keeps it."""
+    if held:
+        yield f"{repository.id}/{held.document.nonce}"
+        return
     labels = sorted({one.label for one in manifests})
     nonce = secrets.token_hex(8)
-    async with lease_if_possible(repository.store, "read", now_ns=now_ns, labels=labels) as held:
+    async with lease_if_possible(repository.store, "read", now_ns=now_ns, labels=labels) as own:
         # Where the repository takes no lease, nobody else can tell whether this run lives.
-        yield f"{repository.id}/{held.document.nonce if held else nonce}"
+        yield f"{repository.id}/{own.document.nonce if own else nonce}"
 
 
 async def _dead_claims(repository: Repository, target: Target, now_ns: int) -> frozenset[str]:
