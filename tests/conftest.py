@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -15,11 +16,18 @@ import pytest
 # What set-up prefetched; before jetkeep is imported, because it is a default everywhere.
 os.environ.setdefault("JETKEEP_CACHE", str(Path(__file__).parent.parent / ".servers"))
 # The settings of whoever runs the tests must not reach them.
-for name in [name for name in os.environ if name.startswith("NATS_") or name in ("JETKEEP_REPO", "JETKEEP_CONFIG")]:
+_STORES = ("AWS_", "GOOGLE_", "AZURE_")
+#: Taken away; given back to the tests of a bucket that somebody names (JETKEEP_TEST_STORE).
+OWN_STORES = {name: value for name, value in os.environ.items() if name.startswith(_STORES)}
+for name in [
+    name for name in os.environ if name.startswith(("NATS_", *_STORES)) or name in ("JETKEEP_REPO", "JETKEEP_CONFIG")
+]:
     del os.environ[name]
 os.environ["XDG_CONFIG_HOME"] = "/nonexistent"
+os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.environ["AWS_CONFIG_FILE"] = "/nonexistent"
 
 from jetkeep.sandbox import Sandbox, SandboxCluster  # noqa: E402
+from tests.object_stores.seaweed import Bucket, Seaweed  # noqa: E402
 from tests.versions import NEWEST, VERSIONS  # noqa: E402
 
 
@@ -72,3 +80,22 @@ def cluster() -> Iterator[SandboxCluster]:
     with closing(SandboxCluster(3, NEWEST)) as nodes:
         asyncio.run(nodes.start())
         yield nodes
+
+
+_PREFIXES = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[Seaweed]:
+    """A SeaweedFS S3 server, one for each test process: keep to your own prefix or bucket, and leave it running."""
+    with Seaweed() as server:
+        server.create_bucket("tests")
+        yield server
+
+
+@pytest.fixture
+def bucket(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A fresh prefix in a bucket; the AWS_* variables are set so that jetkeep finds it as the server's administrator."""
+    for name, value in seaweed.environment().items():
+        monkeypatch.setenv(name, value)
+    return Bucket("tests", f"fresh-{next(_PREFIXES)}", seaweed)
