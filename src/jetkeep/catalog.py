@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import islice
 
 from jetkeep.codecs.batch import MessageBatch
 from jetkeep.codecs.fingerprint import Fingerprint
@@ -22,8 +22,10 @@ from jetkeep.repository.leases import Lease, lease_if_possible
 from jetkeep.repository.repository import Repository
 from jetkeep.repository.store import side_by_side
 
-#: Segments that are read ahead of the one in use: a slow store must not stall a server's five seconds.
-READ_AHEAD = 2
+#: Segments that are read ahead of the one in use, and their stored bytes together: a slow store must not stall a server's
+#: five seconds. One is always read ahead, and from a disk that is enough.
+READ_AHEAD = 4
+READ_AHEAD_BYTES = 48 * 1024 * 1024
 _GLOB = re.compile(r"[*?\[]")
 _BY_TIME = re.compile(r"\d{8}-\d{6}(-\d+)?$")
 
@@ -221,15 +223,19 @@ async def live_batches(
 
 
 async def _read_ahead(repository: Repository, refs: Sequence[SegmentRef]) -> AsyncIterator[tuple[SegmentRef, bytes]]:
-    waiting: list[tuple[SegmentRef, asyncio.Task[bytes]]] = []
-    rest = iter(refs)
+    waiting: deque[tuple[SegmentRef, asyncio.Task[bytes]]] = deque()
+    rest = deque(refs)
+    room, most = (READ_AHEAD_BYTES, READ_AHEAD) if repository.store.remote else (0, 1)
     try:
-        while True:
-            more = islice(rest, READ_AHEAD + 1 - len(waiting))
-            waiting += [(ref, asyncio.create_task(repository.read_segment(ref))) for ref in more]
-            if not waiting:
-                break
-            head, task = waiting.pop(0)
+        while rest or waiting:
+            # The first of these is the one that is used next; what follows it is ahead.
+            while rest and (
+                len(waiting) < 2
+                or (len(waiting) <= most and sum(ref.bytes for ref, _ in waiting) + rest[0].bytes <= room)
+            ):
+                ref = rest.popleft()
+                waiting.append((ref, asyncio.create_task(repository.read_segment(ref))))
+            head, task = waiting.popleft()
             yield head, await task
     finally:
         for _, task in waiting:

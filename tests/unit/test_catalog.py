@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from jetkeep import catalog
 from jetkeep.catalog import choose_streams, find_backup, live_batches, live_rows, not_live, reading
 from jetkeep.codecs.batch import MessageBatch
 from jetkeep.codecs.fingerprint import Fingerprint
@@ -156,13 +157,21 @@ async def test_a_consumer_that_stops_early_leaves_nothing_running(tmp_path: Path
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_segments_are_read_ahead_but_not_all_of_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("far", "room", "ahead"), [(False, 10**9, 1), (True, 10**9, 4), (True, 0, 1)])
+async def test_segments_are_read_ahead_but_not_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far: bool, room: int, ahead: int
+) -> None:
+    monkeypatch.setattr(catalog, "READ_AHEAD_BYTES", room)
     repository = await new_repository(tmp_path)
     backup = await take(repository, "one", {"A": Stream([orders(at, at + 9) for at in range(1, 100, 10)])})
     (chosen,) = await choose_streams(repository, backup)
     read: list[str] = []
 
     class Counting(LocalStore):
+        @property
+        def remote(self) -> bool:
+            return far
+
         async def read(self, key: str, max_bytes: int) -> bytes:
             read.append(key)
             return await super().read(key, max_bytes)
@@ -170,7 +179,7 @@ async def test_segments_are_read_ahead_but_not_all_of_them(tmp_path: Path) -> No
     batches = live_batches(Repository(Counting(tmp_path), repository.document), chosen.manifest)
     await anext(batches)
     await asyncio.sleep(0.05)
-    assert len(read) == 3
+    assert len(read) == 1 + ahead
     await batches.aclose()  # type: ignore[attr-defined]
 
 
