@@ -13,7 +13,7 @@ from jetkeep.repository.documents import Backup, StreamEntry
 from jetkeep.repository.leases import Lease, lease, locked, remove_dead_leases
 from jetkeep.repository.pins import pins as all_pins
 from jetkeep.repository.repository import Damage, Repository
-from jetkeep.repository.store import ObjectInfo, side_by_side
+from jetkeep.repository.store import ObjectInfo, delete_all, side_by_side
 from jetkeep.retention import Candidate, Decision, Policy, decide
 
 #: Unnamed objects are left alone for so long: a writer whose lease nobody could see may be about to name them.
@@ -85,9 +85,7 @@ async def expire(
             emit(Notice(f"backup {label} stays for now: somebody reads it"))
         stay, gone = _part(backups, report.expired)
         needed = await _needs_of_those_that_stay(repository, stay)  # before anything is deleted: one may be damaged
-        for backup in gone:
-            own.check()
-            await repository.store.delete(layout.backup_key(backup.label))
+        await delete_all(repository.store, [layout.backup_key(one.label) for one in gone], own.check)
         await repository.store.sync()
         report.kept_back = await _sweep(repository, own, report, gone, stay, needed, now_ns() - grace_ns)
         if report.kept_back:
@@ -178,12 +176,10 @@ async def _sweep(
         return wrong.what
     rubbish = await _rubbish(repository, needed, _manifests(gone), before_ns)
     for kind in ("manifest", "segment"):
-        for info in rubbish:
-            if layout.kind_of(info.key) == kind:
-                own.check()
-                await repository.store.delete(info.key)
-                report.deleted_objects += 1
-                report.freed_bytes += info.size
+        some = [info for info in rubbish if layout.kind_of(info.key) == kind]
+        await delete_all(repository.store, [info.key for info in some], own.check)
+        report.deleted_objects += len(some)
+        report.freed_bytes += sum(info.size for info in some)
         await repository.store.sync()
     return ""
 

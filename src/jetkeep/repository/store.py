@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from jetkeep.errors import OutcomeUnknownError
@@ -105,6 +105,14 @@ async def create_surely(store: Store, key: str, data: bytes | memoryview, *, dur
             continue
         return
     await store.create(key, data, durable=durable)
+
+
+async def delete_all(store: Store, keys: Sequence[str], check: Callable[[], None]) -> None:
+    """Delete objects, in no order where the store is far; `check` runs before each few and may raise to stop."""
+    few = READS_AT_ONCE if store.remote else 1
+    for at in range(0, len(keys), few):
+        check()
+        await side_by_side(store.delete, keys[at : at + few])
 
 
 async def side_by_side(work: Callable[[A], Awaitable[T]], items: Iterable[A]) -> list[T]:
