@@ -35,6 +35,11 @@ def choose_road(server_version: tuple[int, int, int], config: JsonDict) -> Road:
     return Road("snapshot", "the server's own snapshot holds messages and consumers of one moment")
 
 
+def in_memory_consumers_are_left_out(server_version: tuple[int, int, int], road: Road) -> bool:
+    """The snapshot of a stream on disk has no consumer whose state is in memory (`mem_storage`) before 2.15."""
+    return road.method == "snapshot" and server_version[:2] < (2, 15)
+
+
 def parse_version(text: str) -> tuple[int, int, int]:
     """`2.12.8` or `2.15.0-RC.1` as a tuple; parts that are no numbers count as 0."""
     parts = text.split("-", 1)[0].split(".")

@@ -15,9 +15,9 @@ _UNSET: tuple[Any, ...] = (None, False, 0, "", [], {}, -1)
 
 
 def adapt_all(
-    manifest: Manifest, target: Version, replicas: int
+    manifest: Manifest, target: Version, replicas: int, writer: Writer
 ) -> tuple[list[ConsumerRecord], list[Difference], list[Loss]]:
-    """The consumers of a manifest as `target` takes them beside a stream of so many replicas."""
+    """The consumers of a manifest as `target` takes them, sent in this form, beside a stream of so many replicas."""
     kept: list[ConsumerRecord] = []
     differences: list[Difference] = []
     lost: list[str] = []
@@ -34,6 +34,10 @@ def adapt_all(
                 Difference(f"{where}: num_replicas {config['num_replicas']} → {replicas}", "as the stream")
             )
             config["num_replicas"] = replicas
+        if writer == "tar" and config.pop("mem_storage", False):
+            # With it, every server takes the configuration and forgets the state: all would be delivered again.
+            why = "blocks carry no state for memory: it is kept on disk, and the consumer goes on where it was"
+            differences.append(Difference(f"{where}: mem_storage True dropped", why))
         state, why = clamp(record.state, manifest.first_seq, manifest.last_seq)
         if why:
             differences.append(Difference(where, why))

@@ -35,8 +35,8 @@ def draft(manifest: Manifest, target: Target, options: RestoreOptions, now_ns: i
     differences = [Difference(f"{one.path} {one.value!r} dropped", one.why) for one in dropped]
     name = options.as_name or manifest.stream
     differences += _override(config, name, manifest, target, options)
-    consumers, more, losses = adapt_all(manifest, target.version, int(config.get("num_replicas") or 1))
     writer, reason = choose_writer(config, target.version)
+    consumers, more, losses = adapt_all(manifest, target.version, int(config.get("num_replicas") or 1), writer)
     rules = Rules.of(config, target.version, archive=writer == "archive", max_payload=target.max_payload)
     return Draft(
         manifest,
