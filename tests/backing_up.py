@@ -50,7 +50,7 @@ async def source_facts(js: JetStream) -> dict[str, Any]:
     return facts
 
 
-def run(*words: str, repo: Path, url: str = "", check: int | None = 0) -> subprocess.CompletedProcess[str]:
+def run(*words: str, repo: Path | str, url: str = "", check: int | None = 0) -> subprocess.CompletedProcess[str]:
     """`jetkeep` to its end; its exit status must be `check`."""
     done = subprocess.run(
         _command(*words), env=_environment(repo, url), capture_output=True, text=True, check=False, timeout=100
@@ -60,7 +60,7 @@ def run(*words: str, repo: Path, url: str = "", check: int | None = 0) -> subpro
     return done
 
 
-def start(*words: str, repo: Path, url: str = "") -> subprocess.Popen[str]:
+def start(*words: str, repo: Path | str, url: str = "") -> subprocess.Popen[str]:
     """`jetkeep` as a process that runs."""
     return subprocess.Popen(
         _command(*words), env=_environment(repo, url), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -71,7 +71,7 @@ def _command(*words: str) -> list[str]:
     return [sys.executable, "-m", "jetkeep", *words]
 
 
-def _environment(repo: Path, url: str) -> dict[str, str]:
+def _environment(repo: Path | str, url: str) -> dict[str, str]:
     return {**os.environ, "JETKEEP_REPO": str(repo), **({"NATS_URL": url} if url else {})}
 
 

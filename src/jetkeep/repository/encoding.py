@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from typing import TypeVar
 
 import msgspec
@@ -25,7 +26,11 @@ _ENVELOPE = re.compile(rb'\{"sha256":"([0-9a-f]{64})","body":')
 
 def seal(document: Document | JsonDict) -> bytes:
     """The bytes of an enveloped document."""
-    body = msgspec.json.encode(document)
+    return envelope(msgspec.json.encode(document))
+
+
+def envelope(body: bytes) -> bytes:
+    """A body, which is a JSON object, with its digest before it."""
     return b'{"sha256":"' + hashlib.sha256(body).hexdigest().encode() + b'","body":' + body + b"}\n"
 
 
@@ -100,9 +105,19 @@ class _Versions(msgspec.Struct):
     features: list[str] = []
 
 
+_VERSIONS = msgspec.json.Decoder(_Versions)
+_preparing = threading.Lock()
+
+
+def _decoder(kind: type[D]) -> msgspec.json.Decoder[D]:
+    """A decoder; msgspec builds what it knows of a type at its first use, and two threads doing so crash the process."""
+    with _preparing:
+        return msgspec.json.Decoder(kind)
+
+
 def _decode(body: bytes, key: str, kind: type[D]) -> D:
     try:
-        versions = msgspec.json.decode(body, type=_Versions)
+        versions = _VERSIONS.decode(body)
         if versions.format != FORMAT or versions.features:
             unknown = f"format {versions.format}" if versions.format != FORMAT else f"feature '{versions.features[0]}'"
             raise BadDataError(
@@ -111,7 +126,7 @@ def _decode(body: bytes, key: str, kind: type[D]) -> D:
                 means="nothing of it was read; its data is untouched",
                 hint="use the newer jetkeep that wrote it",
             )
-        document = msgspec.json.decode(body, type=kind)
+        document = _decoder(kind).decode(body)
         why = _contradiction(document)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as wrong:
         raise damaged(key, str(wrong), "decode") from None
