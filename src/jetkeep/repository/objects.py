@@ -5,6 +5,7 @@ One request an object, no multipart: an upload is there whole or not at all, on 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,6 +35,7 @@ RETRIES = 8
 _CONNECT_S = 10
 #: What one listing request returns at most, on every store.
 _PAGE = 1000
+_LIST_AGAIN_S = (0.1, 1.0, 5.0)
 _FAILURES = (BaseError, OSError)
 
 
@@ -127,21 +129,26 @@ class ObjectStore:
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """All objects whose key begins with `prefix`: one request for each thousand below its folder."""
-        folder = prefix.rpartition("/")[0]
-        try:
-            async for some in obstore.list(self._plain, folder or None, chunk_size=_PAGE):
-                for one in some:
-                    if one["path"].startswith(prefix):
-                        modified = one["last_modified"]
-                        yield ObjectInfo(one["path"], one["size"], int(modified.timestamp() * 1e6) * 1000)
-        except FileNotFoundError as failure:
-            problem = explain(self._url, "list", prefix, failure)
-            # A listing of nothing is empty; only a bucket can be absent.
-            if isinstance(problem, NoObjectError):
+        folder, after, waits = prefix.rpartition("/")[0], "", list(_LIST_AGAIN_S)
+        while True:
+            try:
+                async for some in obstore.list(self._plain, folder or None, offset=after or None, chunk_size=_PAGE):
+                    for one in some:
+                        after = one["path"]
+                        if after.startswith(prefix):
+                            modified = one["last_modified"]
+                            yield ObjectInfo(after, one["size"], int(modified.timestamp() * 1e6) * 1000)
+            except _FAILURES as failure:
+                problem = explain(self._url, "list", prefix, failure)
+                # A listing of nothing is empty; only a bucket can be absent.
+                if isinstance(problem, NoObjectError):
+                    return
+                if not (problem.retryable and waits):
+                    raise problem from failure
+                # The client does not repeat an answer that was cut; object stores list in the order of keys.
+                await asyncio.sleep(waits.pop(0))
+            else:
                 return
-            raise problem from failure
-        except _FAILURES as failure:
-            raise explain(self._url, "list", prefix, failure) from failure
 
     async def delete(self, key: str) -> None:
         """Delete an object; where the bucket keeps versions, a marker hides it."""
@@ -220,5 +227,5 @@ def _config(
         if options.region:
             config["region"] = options.region
     if options.endpoint:
-        config["endpoint"] = options.endpoint
+        config["base_url" if scheme == "gs" else "endpoint"] = options.endpoint
     return config

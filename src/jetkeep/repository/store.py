@@ -13,7 +13,8 @@ T = TypeVar("T")
 
 #: Objects that are read at once when many small ones are wanted.
 READS_AT_ONCE = 32
-_ATTEMPTS = 3
+#: An upload whose answer was lost is made again after so long, in seconds: a connection that was reset is soon back.
+_AGAIN_S = (0.05, 0.5, 2.0, 5.0)
 
 
 class ObjectInfo(NamedTuple):
@@ -98,10 +99,11 @@ async def create_surely(store: Store, key: str, data: bytes | memoryview, *, dur
         AlreadyThereError: look whether it is what you wanted to be there.
         OutcomeUnknownError: answers were lost again and again.
     """
-    for _ in range(_ATTEMPTS - 1):
+    for wait in _AGAIN_S:
         try:
             await store.create(key, data, durable=durable)
         except OutcomeUnknownError:
+            await asyncio.sleep(wait)
             continue
         return
     await store.create(key, data, durable=durable)
