@@ -67,7 +67,9 @@ _REFUSALS = (
         "nothing was written; jetkeep never creates a bucket",
     ),
     _Refusal(
-        _words(r"PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|region '[^']*' is wrong"),
+        _words(
+            r"PermanentRedirect|incorrectly configured region|AuthorizationHeaderMalformed|IllegalLocationConstraint|region '[^']*' is wrong"
+        ),
         StoreFailedError,
         "store.region",
         "the bucket of {url} is in another region: {gist}",
