@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -15,6 +16,7 @@ from tests.conftest import StartServer
 from tests.object_stores.proxy import Fault, Proxy
 from tests.object_stores.seaweed import Bucket
 from tests.repositories import Stream, new_repository, orders, take
+from tests.wrong_clock import wrong_clock
 
 STREAMS = {"ORDERS": Stream([orders(1, 6), orders(7, 12)])}
 
@@ -81,6 +83,16 @@ def test_no_credentials_at_all(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
     assert refused("info", repo=bucket.url)[:2] == (12, "store.no-credentials")
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_a_clock_that_is_an_hour_wrong(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    for name, value in wrong_clock(tmp_path, seconds).items():
+        monkeypatch.setenv(name, value)
+    for command in ("init", "info"):
+        assert refused(command, repo=bucket.url)[:2] == (12, "store.clock")
 
 
 def test_a_user_who_may_not_write_reads_and_is_refused_a_backup(
@@ -209,4 +221,5 @@ def test_of_a_repository_that_was_copied_half_what_is_missing_is_named(bucket: B
     assert refused("cat", "ORDERS", repo=f"{bucket.url}/half")[0] == 30
     copied(bucket, "a/", "headless/", "a/backups/", "a/sources/")
     error = refused("info", repo=f"{bucket.url}/headless")
-    assert error[:2] == (10, "repository.absent")
+    assert error[:2] == (10, "repository.headless")
+    assert "jetkeep.json" in error.words

@@ -15,6 +15,16 @@ def no_repository(url: str) -> NoRepositoryError:
     )
 
 
+def headless(url: str) -> NoRepositoryError:
+    """Backups are there, and not the object that makes them a repository."""
+    return NoRepositoryError(
+        f"there are backups at {url}, but {layout.REPOSITORY} is missing: it was deleted, or only a part was copied",
+        code="repository.headless",
+        means="nothing was read or written; the backups may well be good",
+        hint=f"put {layout.REPOSITORY} back from where the backups came from, or from another copy of the repository",
+    )
+
+
 def not_empty(url: str, key: str) -> UsageError:
     """A repository is to be created where something is, for instance `key`."""
     if key == layout.REPOSITORY:

@@ -78,6 +78,9 @@ class Repository:
         try:
             data = await store.read(layout.REPOSITORY, encoding.MAX_DOCUMENT)
         except NoObjectError:
+            async for info in store.list(layout.BACKUPS):
+                if layout.label_of(info.key):
+                    raise refusals.headless(store.url) from None
             raise refusals.no_repository(store.url) from None
         return cls(store, encoding.unseal(data, layout.REPOSITORY, RepositoryDocument))
 
