@@ -15,8 +15,18 @@ _WIDTH = 110
 def render() -> str:
     """The page as it must be."""
     parts = ["# Commands\n\nWhat `--help` says. Written by `python -m tests.docs.commands_reference`; do not edit.\n"]
-    parts += [f"## {name}\n\n```text\n{help_of(name)}\n```\n" for name in ("jetkeep", *COMMANDS)]
+    parts += [f"## {name}\n\n```text\n{help_of(name)}\n```\n" for name in ("jetkeep", *_names())]
     return "\n".join(parts)
+
+
+def _names() -> list[str]:
+    """Every command, each group followed by its own commands, as they are typed."""
+    names = []
+    for name in COMMANDS:
+        command = root.get_command(click.Context(root), name)
+        own = list(command.commands) if isinstance(command, click.Group) else []
+        names += [name, *(f"{name} {one}" for one in own)]
+    return names
 
 
 def help_of(name: str) -> str:
@@ -25,9 +35,14 @@ def help_of(name: str) -> str:
     overview = click.Context(root, info_name="jetkeep", **settings)
     if name == "jetkeep":
         return root.get_help(overview)
-    command = root.get_command(overview, name)
-    assert command is not None
-    return command.get_help(click.Context(command, parent=overview, info_name=name))
+    context = overview
+    for word in name.split():
+        group = context.command
+        assert isinstance(group, click.Group)
+        command = group.get_command(context, word)
+        assert command is not None
+        context = click.Context(command, parent=context, info_name=word)
+    return context.command.get_help(context)
 
 
 if __name__ == "__main__":

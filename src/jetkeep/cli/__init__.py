@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "restore": ("restore", "Put streams back exactly, staged and compared."),
     "verify": ("verify", "Are the stored bytes good?"),
     "drill": ("drill", "Restore into a throw-away server and compare everything."),
+    "evidence": ("evidence", "What drills have found: list, show, verify; make a signing key."),
     "expire": ("expire", "Let go of backups that no rule keeps."),
     "pin": ("pin", "Keep a backup for ever, whatever the rules say."),
     "cat": ("cat", "Print stored messages without restoring anything."),

@@ -30,6 +30,35 @@ if TYPE_CHECKING:
 )
 @click.option("--run", "run_command", metavar="CMD", help="Your own check: a shell command, NATS_URL is the sandbox.")
 @click.option("--run-timeout", type=click.FloatRange(min=1), default=600.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--signing-key",
+    envvar="JETKEEP_SIGNING_KEY",
+    show_envvar=True,
+    metavar="FILE",
+    help="Sign the evidence with this Ed25519 key (`jetkeep evidence keygen` makes one); the variable may hold the key itself.",
+)
+@click.option("--rto-target", metavar="DURATION", help="Fail when the recovery takes longer, such as 15m or 4h.")
+@click.option("--rpo-target", metavar="DURATION", help="Fail when the backup is older, such as 1h.")
+@click.option(
+    "--next-due",
+    type=click.IntRange(1, 3660),
+    default=30,
+    show_default=True,
+    metavar="DAYS",
+    help="When the next drill is due; `check` warns from then on.",
+)
+@click.option(
+    "--triggered-by",
+    envvar="JETKEEP_TRIGGERED_BY",
+    show_envvar=True,
+    metavar="TEXT",
+    help="Who or what asked for it, such as a schedule or a ticket.",
+)
+@click.option(
+    "--ask-source",
+    is_flag=True,
+    help="Ask the source (NATS_* variables, selected context), reading only, how many messages the backup has not.",
+)
 @output_options
 def command(
     streams: tuple[str, ...],
@@ -42,6 +71,12 @@ def command(
     sample: int,
     run_command: str | None,
     run_timeout: float,
+    signing_key: str | None,
+    rto_target: str | None,
+    rpo_target: str | None,
+    next_due: int,
+    triggered_by: str | None,
+    ask_source: bool,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -50,12 +85,13 @@ def command(
     All messages are compared by fingerprint, a sample byte by byte through ordinary consumers, all consumers by their
     positions. Your own check gets the server's URL in NATS_URL, in an empty directory, without your NATS contexts and
     secrets, and decides by its exit status. Nothing at your servers is touched. Exit status 31 when the comparison or
-    your check failed, 30 when stored data is bad, 40 when it cannot be restored.
+    your check failed or a target was missed, 30 when stored data is bad, 40 when it cannot be restored.
 
     \b
     Examples:
       jetkeep drill --repo /backups
       jetkeep drill --random --server-version 2.12 --repo /backups
+      jetkeep drill --rto-target 15m --rpo-target 26h --signing-key drill.key --repo /backups
       jetkeep drill ORDERS --run 'nats stream info ORDERS' --repo /backups --json
     """
     import secrets
@@ -63,8 +99,10 @@ def command(
     from jetkeep.cli.failures import report_failure
     from jetkeep.cli.running import run
     from jetkeep.cli.settings import operator
+    from jetkeep.config.connection import seconds as duration
     from jetkeep.drill import DrillOptions
     from jetkeep.errors import UsageError
+    from jetkeep.evidence.signing import read_signer
 
     if label and at_random:
         raise UsageError("--backup names the one backup, and --random chooses among all", hint="give one of the two")
@@ -77,9 +115,14 @@ def command(
         seed=number,
         whole=not streams,
         chosen="random" if at_random else "label" if label else "latest",
-        triggered_by=f"{operator()} at the command line",
+        triggered_by=triggered_by or f"{operator()} at the command line",
+        operator=operator(),
+        rto_target_s=duration(rto_target) if rto_target else None,
+        rpo_target_s=duration(rpo_target) if rpo_target else None,
+        next_due_days=next_due,
+        signer=read_signer(signing_key) if signing_key else None,
     )
-    report = run(_drill(repo, streams, label, source, options, quiet))
+    report = run(_drill(repo, streams, label, source, options, ask_source, quiet))
     _json(report) if as_json else _print(report)
     if report.unkept is not None:
         report_failure(report.unkept, as_json=False)
@@ -92,12 +135,16 @@ async def _drill(
     label: str | None,
     source: str | None,
     options: DrillOptions,
+    ask_source: bool,
     quiet: bool,
 ) -> DrillReport:
+    from dataclasses import replace
+
     from jetkeep.catalog import choose_streams, find_backup, reading
     from jetkeep.cli.progress import progress
-    from jetkeep.cli.settings import open_repository
-    from jetkeep.drill import choose_at_random, drill
+    from jetkeep.cli.settings import open_repository, server_settings
+    from jetkeep.drill import behind, choose_at_random, drill
+    from jetkeep.jetstream import connect
 
     repository = await open_repository(repo)
     if options.chosen == "random":
@@ -106,6 +153,9 @@ async def _drill(
         backup = await find_backup(repository, label, streams, source)
     async with reading(repository, backup, now_ns=time.time_ns):
         chosen = await choose_streams(repository, backup, streams)
+        if ask_source:
+            async with connect(server_settings({})) as js:
+                options = replace(options, behind=await behind(js, chosen))
         with progress(quiet) as emit:
             return await drill(repository, backup, chosen, options, emit=emit)
 
@@ -144,11 +194,15 @@ def _summary(report: DrillReport) -> None:
     say(f"{report.verdict}: {of}, restored into a throw-away server {report.server_version}")
     phases = ", ".join(f"{name} {seconds(value)}" for name, value in report.phases.items() if value >= 0.0005)
     say(f"RTO {seconds(report.rto_seconds)} until streams are back and compared; all phases: {phases}")
-    say(f"RPO {age(report.rpo_seconds)}: what was published since the backup would be lost")
+    lost = report.document["rpo"]["messages"]
+    of_messages = "" if lost is None else f", {lost:,} messages"
+    say(f"RPO {age(report.rpo_seconds)}{of_messages}: what was published since the backup would be lost")
     if report.required_action:
         say(f"do: {report.required_action}")
     if report.key:
-        say(f"evidence: {report.key}, next drill due {report.document['next_due'][:10]}")
+        signer = report.document["signer"]
+        signed = f"signed by key {signer['key_id'][:16]}…" if signer else "not signed"
+        say(f"evidence: {report.key}, {signed}, next drill due {report.document['next_due'][:10]}")
 
 
 def _json(report: DrillReport) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from jetkeep import __version__
 from jetkeep.catalog import Chosen
+from jetkeep.drill.phases import RECOVERY
 from jetkeep.drill.redaction import redacted
 from jetkeep.model import JsonDict
 from jetkeep.repository.documents import Backup
 
 if TYPE_CHECKING:
-    from jetkeep.drill.run import DrillReport
+    from jetkeep.drill.run import DrillOptions, DrillReport
 
 SCHEMA = "jetkeep.evidence/1"
 SEGREGATION = (
@@ -25,47 +25,49 @@ SEGREGATION = (
     "directory were removed afterwards. It ran on the machine that is named as host; the user's check, if there was one, "
     "ran there as well, with that machine's network: for segregation from production run the drill elsewhere."
 )
-#: A drill a quarter is what auditors of DORA and SOC 2 ask for at least; NIS2's template wants a failed one repeated
-#: within 30 days.
-NEXT_DUE_DAYS = 30
+_NOT_ASKED = "not known: the source was not asked (--ask-source)"
+_ASKED = "messages that the source had when the drill began and the backup has not"
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was drilled: the repository's id, the backup and the digest of its object, streams, and how they were chosen."""
+    """What was drilled: the repository's id and place, the backup and the digest of its object, its streams, and how."""
 
     repository: str
+    url: str
     backup: Backup
     sha256: str
     streams: Sequence[Chosen]
-    how: str
-    triggered_by: str
-    seed: int
-    sample: int
+    options: DrillOptions
+    host: str
 
 
 def document(report: DrillReport, facts: Facts, secrets: Sequence[str]) -> JsonDict:
     """Everything that was expected and found. No secret is in it, as far as one can be recognised."""
+    options = facts.options
     return {
         "schema": SCHEMA,
         "drill_id": report.drill_id,
         "verdict": report.verdict,
         "started_at": rfc3339(report.started_ns),
         "finished_at": rfc3339(report.finished_ns),
-        "next_due": rfc3339(report.finished_ns + NEXT_DUE_DAYS * 86400 * 10**9),
-        "triggered_by": facts.triggered_by,
-        "host": platform.node(),
+        "next_due": rfc3339(report.finished_ns + options.next_due_days * 86400 * 10**9),
+        "triggered_by": redacted(options.triggered_by, secrets),
+        "operator": options.operator,
+        "host": facts.host,
         "tool": {"name": "jetkeep", "version": __version__},
         "repository": facts.repository,
+        "repository_url": redacted(facts.url, secrets),
         "backup": _backup(facts),
         "server": {"version": report.server_version, "segregation": SEGREGATION},
         "rpo": _rpo(report, facts),
         "rto": {
-            "seconds": round(report.rto_seconds, 3),
+            **_against(report.rto_seconds, options.rto_target_s),
             "phases": {name: round(value, 3) for name, value in report.phases.items()},
+            "counted": [name for name in RECOVERY if name in report.phases],
         },
         "seconds": round(report.seconds, 3),
-        "sample": {"size": facts.sample, "seed": facts.seed},
+        "sample": {"size": options.sample, "seed": options.seed},
         "streams": [one.to_dict() for one in report.streams],
         "user_check": _user_check(report, secrets),
         "failures": [redacted(one, secrets) for one in report.failures],
@@ -79,13 +81,17 @@ def _backup(facts: Facts) -> JsonDict:
     return {
         "label": backup.label,
         "sha256": facts.sha256,
-        "chosen": facts.how,
+        "chosen": facts.options.chosen,
         "source": backup.source,
         "account": backup.server.account,
         "status": backup.status,
         "started_at": backup.started_at,
         "server_version": backup.server.version,
-        "manifests": {one.entry.name: one.entry.manifest.sha256 for one in facts.streams if one.entry.manifest},
+        "manifests": [
+            {"stream": one.entry.name, "sha256": one.entry.manifest.sha256}
+            for one in facts.streams
+            if one.entry.manifest
+        ],
         "not_drilled": [
             {"stream": one.name, "reason": one.error.what if one.error else "not asked for"}
             for one in backup.streams
@@ -96,12 +102,20 @@ def _backup(facts: Facts) -> JsonDict:
 
 def _rpo(report: DrillReport, facts: Facts) -> JsonDict:
     newest = max((one.manifest.last_ts_ns for one in facts.streams), default=0)
+    behind = facts.options.behind
     return {
-        "seconds": round(report.rpo_seconds, 3),
+        **_against(report.rpo_seconds, facts.options.rpo_target_s),
         "captured_at": rfc3339(report.started_ns - round(report.rpo_seconds * 1e9)),
         "newest_message_at": rfc3339(newest) if newest else None,
-        "messages": None,
+        "messages": None if behind is None else sum(behind.values()),
+        "messages_basis": _NOT_ASKED if behind is None else _ASKED,
+        "messages_by_stream": [{"stream": name, "messages": count} for name, count in sorted((behind or {}).items())],
     }
+
+
+def _against(seconds: float, target: float | None) -> JsonDict:
+    met = None if target is None else seconds <= target
+    return {"seconds": round(seconds, 3), "target_seconds": target, "met": met}
 
 
 def _user_check(report: DrillReport, secrets: Sequence[str]) -> JsonDict | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from jetkeep.codecs.sequences import SequenceSet
 from jetkeep.model import ConsumerRecord, ConsumerState, JsonDict
-from jetkeep.repository.documents import Manifest
+from jetkeep.repository.documents import Gap, Manifest
 from jetkeep.restore.consumers import spent_deliveries
 from jetkeep.restore.report import StreamReport
 
@@ -46,7 +47,7 @@ class StreamFindings:
                 "consumers": len(manifest.consumers),
             },
             "found": self.found,
-            "gaps": [{"set": gap.set, "reason": gap.reason} for gap in manifest.gaps],
+            "gaps": [_gap(gap) for gap in manifest.gaps],
             "consumers": self.consumers,
             "sample": self.sample,
             "deviations": self.deviations,
@@ -54,6 +55,14 @@ class StreamFindings:
             "failures": self.wrong,
             "error": self.error,
         }
+
+
+def _gap(gap: Gap) -> JsonDict:
+    sequences = SequenceSet.decode(gap.set)
+    first, last = 0, 0
+    for begin, end in sequences.ranges():
+        first, last = first or begin, end
+    return {"set": gap.set, "count": sequences.count(), "first": first, "last": last, "reason": gap.reason}
 
 
 def compare_messages(findings: StreamFindings, done: StreamReport, state: JsonDict) -> None:

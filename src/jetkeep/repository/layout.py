@@ -20,6 +20,7 @@ _TIMELINE = r"sources/[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_=-]{1,200}/\d{8}T\d{6}-\d{9
 _SEGMENT = re.compile(rf"{_TIMELINE}/segments/\d{{20}}-\d{{20}}-[0-9a-f]{{16}}(?:-\d+)?\.parquet")
 _MANIFEST = re.compile(rf"{_TIMELINE}/manifests/{_LABEL}-[0-9a-f]{{16}}(?:-\d+)?\.json\.zst")
 _INDEX = re.compile(r"index/(full|tail)-\d{8}-[0-9a-f]{16}\.json\.zst")
+_EVIDENCE = re.compile(r"evidence/(\d{8})\.json")
 _LABELLED = re.compile(rf"(?:backups|pins)/({_LABEL})\.json")
 
 
@@ -52,6 +53,17 @@ def pin_key(label: str) -> str:
 def lease_key(purpose: str, nonce: str) -> str:
     """The lease of one run."""
     return f"{LEASES}{purpose}-{nonce}.json"
+
+
+def evidence_key(number: int, kind: str = "json") -> str:
+    """The document of a drill, or its printable twin (`html`)."""
+    return f"{EVIDENCE}{number:08d}.{kind}"
+
+
+def evidence_number(key: str) -> int | None:
+    """The number of a drill's document; None when the key is no such."""
+    found = _EVIDENCE.fullmatch(key)
+    return int(found[1]) if found else None
 
 
 def label_of(key: str) -> str | None:

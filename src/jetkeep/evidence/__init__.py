@@ -1,0 +1,21 @@
+"""Evidence of drills: canonical documents, signed, each with the digest of the one before (docs/reference/evidence.md)."""
+
+from jetkeep.evidence.chain import Kept, Place, keep, keep_page, load_page, newest, next_place, numbers, read, read_page
+from jetkeep.evidence.proof import Entry, Finding, Proof, prove
+
+__all__ = [
+    "Entry",
+    "Finding",
+    "Kept",
+    "Place",
+    "Proof",
+    "keep",
+    "keep_page",
+    "load_page",
+    "newest",
+    "next_place",
+    "numbers",
+    "prove",
+    "read",
+    "read_page",
+]
