@@ -1,0 +1,174 @@
+"""The TOML file for what a command line should not carry: repositories in order, sources (docs/reference/config.md).
+
+Secrets do not stand in it: they come from the environment, from files that it names, or from natscli's contexts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from jetkeep.errors import UsageError
+
+_UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?")
+_AT = re.compile(r"^(.*?) - at `\$\.?([^`]*)`$")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+T = TypeVar("T", bound="Table")
+Some = Annotated[int, Meta(ge=1)]
+
+
+class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename="kebab"):
+    """A table of the file; keys are written with hyphens."""
+
+
+class Keep(Table):
+    """What `expire` keeps in a repository: restic's words."""
+
+    last: Some | None = None
+    hourly: Some | None = None
+    daily: Some | None = None
+    weekly: Some | None = None
+    monthly: Some | None = None
+    yearly: Some | None = None
+    within: str | None = None
+    tag: list[str] = []
+
+
+class Lock(Table):
+    """Retention that the store enforces for each object."""
+
+    mode: Literal["governance", "compliance"]
+    days: Some
+
+
+class RepositoryTable(Table):
+    """`[repositories.NAME]`."""
+
+    url: str
+    required: bool | None = None
+    keep: Keep | None = None
+    encrypt_to: list[str] = []
+    endpoint: str | None = None
+    region: str | None = None
+    path_style: bool | None = None
+    ca_file: str | None = None
+    allow_http: bool = False
+    lock: Lock | None = None
+    timeout: str | None = None
+    store_options: dict[str, str] = {}
+
+
+class SourceTable(Table):
+    """`[sources.NAME]`: how one account is reached, by the flags' names; secrets as natscli's contexts refer to them."""
+
+    context: str | None = None
+    server: str | None = None
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+    creds: str | None = None
+    nkey: str | None = None
+    tlscert: str | None = None
+    tlskey: str | None = None
+    tlsca: str | None = None
+    tlsfirst: bool | None = None
+    timeout: str | None = None
+    js_domain: str | None = None
+    js_api_prefix: str | None = None
+    inbox_prefix: str | None = None
+    streams: list[str] = []
+    exclude: list[str] = []
+    include_files: list[str] = []
+
+    def flags(self) -> dict[str, Any]:
+        """What `connection_settings` takes; without a context none is chosen for this source."""
+        own = {"streams", "exclude", "include_files"}
+        given = {name: value for name in self.__struct_fields__ if name not in own and (value := getattr(self, name))}
+        return given if self.context else {**given, "no_context": True}
+
+
+class ConfigFile(Table):
+    """The whole file. The first repository is the one that commands use by default, and is required unless it says otherwise."""
+
+    repositories: dict[str, RepositoryTable] = {}
+    sources: dict[str, SourceTable] = {}
+
+    def required(self, name: str) -> bool:
+        """Whether a backup that does not reach this repository has failed."""
+        said = self.repositories[name].required
+        return next(iter(self.repositories)) == name if said is None else said
+
+
+def load_config(path: str | None = None, environ: Mapping[str, str] = os.environ) -> ConfigFile:
+    """The file at `path`, else at `JETKEEP_CONFIG`; empty when neither is given.
+
+    Raises:
+        UsageError: it cannot be read, is no TOML, or holds a key or value that is not known; the message names the key.
+    """
+    chosen = path or environ.get("JETKEEP_CONFIG", "")
+    if not chosen:
+        return ConfigFile()
+    try:
+        found = tomllib.loads(Path(chosen).expanduser().read_text(encoding="utf-8"))
+    except OSError as failure:
+        raise _bad(chosen, f"cannot be read: {failure.strerror}", "check --config or JETKEEP_CONFIG") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
+        raise _bad(chosen, f"is no TOML: {failure}", "text needs quotes; tables are written [like.this]") from None
+    for key in found:
+        if key not in _TABLES:
+            raise _unknown(chosen, key, "", tuple(_TABLES))
+    return ConfigFile(
+        repositories=_tables(chosen, found, "repositories", RepositoryTable),
+        sources=_tables(chosen, found, "sources", SourceTable),
+    )
+
+
+def _tables(path: str, found: dict[str, Any], group: str, kind: type[T]) -> dict[str, T]:
+    tables = found.get(group, {})
+    if not isinstance(tables, dict):
+        raise _bad(path, f"{group} is no table", f"write [{group}.NAME]")
+    return {name: _table(path, f"{group}.{name}", name, value, kind) for name, value in tables.items()}
+
+
+def _table(path: str, place: str, name: str, value: Any, kind: type[T]) -> T:
+    if not _NAME.fullmatch(name):
+        raise _bad(
+            path, f"has a table [{place}]: that is no name", "names have letters, digits, '-' and '_', at most 64"
+        )
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as failure:
+        words = str(failure)
+    if unknown := _UNKNOWN.search(words):
+        inner = unknown[2] or ""
+        raise _unknown(path, unknown[1], f"{place}.{inner}" if inner else place, _keys(_INNER.get(inner, kind)))
+    at = _AT.match(words)
+    where, what = (f"{place}.{at[2]}", at[1]) if at else (place, words)
+    raise _bad(path, f"is wrong at {where}: {what}", "docs/reference/config.md lists every key")
+
+
+_TABLES = ("repositories", "sources")
+_INNER: dict[str, type[Table]] = {"keep": Keep, "lock": Lock}
+
+
+def _keys(kind: type[Table]) -> tuple[str, ...]:
+    return kind.__struct_encode_fields__
+
+
+def _unknown(path: str, key: str, place: str, known: tuple[str, ...]) -> UsageError:
+    near = difflib.get_close_matches(key.replace("_", "-"), known, 1, 0.6)
+    where = f"[{place}]" if place else "the file"
+    hint = f"did you mean '{near[0]}'?" if near else f"{where} takes {', '.join(known)}"
+    return _bad(path, f"has an unknown key '{key}' in {where}", hint)
+
+
+def _bad(path: str, what: str, hint: str) -> UsageError:
+    return UsageError(f"the configuration {path} {what}", code="usage.config", means="nothing was done", hint=hint)
