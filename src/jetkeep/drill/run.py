@@ -193,7 +193,7 @@ def _judge(report: DrillReport, options: DrillOptions, *, missing: bool) -> None
         ):
             if target is not None and measured > target:
                 report.missed = True
-                report.fail(f"{name}: {measured:.1f} s, the target is {target:g} s")
+                report.fail(f"{name}: {round(measured, 2):g} s, the target is {target:g} s")
     if not report.failures:
         report.verdict = "SUCCESSFUL"
         report.status = PartialError.exit_status if missing else 0

@@ -31,7 +31,8 @@ def _template() -> Template:
     # What a document lacks is an error here, not a blank on paper.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(plain=plain, number=_number, seconds=_seconds, time=_time)
-    environment.finalize = lambda value: plain(value) if isinstance(value, str) else value
+    # Text of a document is a plain `str`; markup that the template itself made is not.
+    environment.finalize = lambda value: plain(value) if type(value) is str else value
     return environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
 
 
@@ -57,12 +58,15 @@ def _number(value: Any) -> str:
 def _seconds(value: float | None) -> str:
     if value is None:
         return "—"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
     if value < 120:
-        return f"{value:.2f} s"
-    hours, rest = divmod(int(value), 3600)
+        return f"{round(value, 1):g} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
-    parts = [f"{days} d" if days else "", f"{hours} h" if hours else "", f"{rest // 60} min {rest % 60} s"]
-    return " ".join(one for one in parts if one)
+    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
+    return " ".join(f"{count} {unit}" for count, unit in parts if count)
 
 
 def _time(text: str) -> str:

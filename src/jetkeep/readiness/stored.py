@@ -101,13 +101,18 @@ async def _room(repository: Repository, readiness: Readiness, newest: Sequence[B
 
 async def _drilled(repository: Repository, readiness: Readiness, now_s: float) -> None:
     try:
-        last = await evidence.newest(repository)
+        numbers = await evidence.numbers(repository)
+        last = await evidence.read(repository, numbers[-1]) if numbers else None
     except JetkeepError as error:
         readiness.add("newest drill", Level.WARNING, f"{error.what} [{error.code}]", error.hint)
         return
     if last is None:
         readiness.add("newest drill", Level.OK, "none yet: `jetkeep drill` proves that a backup comes back")
         return
+    if gone := sorted({*range(1, last.number)}.difference(numbers)):
+        some = ", ".join(map(str, gone[:5])) + (" and more" if len(gone) > 5 else "")
+        hint = "`jetkeep evidence verify` says what is known of it; who may delete in this repository?"
+        readiness.add("evidence is whole", Level.WARNING, f"the evidence of drill {some} is gone", hint)
     verdict, due = str(last.body.get("verdict")), str(last.body.get("next_due"))
     if verdict != "SUCCESSFUL":
         hint = str(last.body.get("required_action") or "look at it, and drill again")
