@@ -5,7 +5,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 export JETKEEP_CACHE := $(CURDIR)/.servers
 
-.PHONY: demo test check matrix slow large bench setup clean help
+.PHONY: demo test check matrix slow large stores bench setup clean help
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -47,6 +47,10 @@ slow: setup ## crash simulation, many more property examples
 
 large: setup ## 50 million gaps, 64 MiB messages, 10^5 subjects, 1,000 streams
 	@$(BIN)/python -m pytest -m large --timeout 900
+
+stores: setup ## the suite of stores on emulators of Azure and GCS (need npm, Go) and on the bucket in JETKEEP_TEST_STORE
+	@$(BIN)/python -m tests.object_stores.emulators
+	@$(BIN)/python -m pytest -n 2 -m stores
 
 bench: setup ## side by side with the official CLI (needs its binary or Go)
 	@$(BIN)/python benchmarks/run.py

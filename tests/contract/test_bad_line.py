@@ -128,6 +128,12 @@ async def test_a_store_that_never_works_again_is_told(
         assert failed.value.hint
 
 
+async def test_an_upload_that_was_refused_is_known_not_to_be_there(bucket: Bucket, proxy: Proxy) -> None:
+    proxy.faults = first(9, Fault(status=400, body=b"<Error><Code>InvalidRequest</Code><Message>No.</Message></Error>"))
+    with pytest.raises(StoreFailedError, match=r"InvalidRequest: No\."):
+        await store_at(bucket.url).create("a", b"")
+
+
 async def test_nobody_there_is_told_at_once_by_its_name(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jetkeep.repository.objects.RETRIES", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")

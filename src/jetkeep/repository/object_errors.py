@@ -88,6 +88,8 @@ _DENIED = _words(r"AccessDenied|Forbidden|AuthorizationFailure|\b40[13]\b")
 _NOT_SENT = _words(
     r"error trying to connect|dns error|connection refused|tcp connect|invalid peer certificate|scheme is not allowed"
 )
+#: It was answered: nothing of it was done.
+_ANSWERED = _words(r"\b4\d\d [A-Z][a-z]+")
 _MESSAGE, _CODE = _words(r"<Message>([^<]+)</Message>"), _words(r"<Code>([^<]+)</Code>")
 _CAUSE = _words(
     r"connection refused|connection reset[^\")]*|connection closed[^\")]*|dns error|(?:operation )?timed out|"
@@ -125,7 +127,7 @@ def _failure(url: str, verb: str, at: str, words: str) -> StoreError:
             hint="check the endpoint, the network, and the certificate authorities (ca-file)",
             retryable=True,
         )
-    if verb == "write":
+    if verb == "write" and not _ANSWERED.search(words):
         return OutcomeUnknownError(
             f"no answer came to the request to {at}: {gist(words)}",
             means=f"the object may be there or not; {_UNTOUCHED}",
