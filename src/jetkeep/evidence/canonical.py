@@ -19,6 +19,9 @@ def encode(document: JsonDict) -> bytes:
     So that this is RFC 8785 and needs none of its rules for numbers: fractions have three decimals at most, whole
     numbers no point, integers beyond ±(2^53 - 1) are the text of their digits, and keys are ASCII. A lone surrogate,
     which no UTF-8 has, becomes a question mark.
+
+    Raises:
+        ValueError: a key is not ASCII, or a number is none.
     """
     return json.dumps(
         _plain(document), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -49,7 +52,8 @@ def decode(data: bytes, key: str) -> JsonDict:
 def _plain(value: Any) -> Any:
     match value:
         case dict():
-            assert all(isinstance(key, str) and key.isascii() for key in value), "keys of evidence are ASCII"
+            if not all(isinstance(key, str) and key.isascii() for key in value):
+                raise ValueError("a key is not ASCII")
             return {key: _plain(one) for key, one in value.items()}
         case list() | tuple():
             return [_plain(one) for one in value]
