@@ -97,9 +97,11 @@ async def _fill(run: Run, step: Step, report: StreamReport, progress: Progress) 
     kind = "memory" if step.config.get("storage") == "memory" else "storage"
     bounded = bool(limits.get("max_bytes_required") or int(limits.get(f"{kind}_max_stream_bytes", 0)) > 0)
     config = staged(step.config, run.claim, bounded=bounded)
-    sleeping = (
-        replace(step, consumers=paused(step.consumers, step.manifest.bytes, run.now_ns())) if run.pauses else step
-    )
+    sleeping = step
+    if run.pauses:
+        size, owner = step.manifest.bytes, run.repository.id
+        asleep = paused(step.consumers, size, run.now_ns(), repository=owner, stream=step.name)
+        sleeping = replace(step, consumers=asleep)
     try:
         sent = await send(run.repository, run.js, sleeping, config, emit=run.emit, progress=progress, turn=run.turn)
     except ApiError as refused:

@@ -1,10 +1,14 @@
 """Keep clients from a stream's consumers while it is not proven, where the server can (2.11 and newer).
 
 Clients that wait for their consumer would begin to read, and to acknowledge, the moment it is there.
+
+A run that is killed right after it opened a stream leaves its consumers asleep. A pause is known as one of this
+repository's restores by its nanoseconds: no other mark goes away with the pause, in one step, by the same permission.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -17,6 +21,7 @@ from jetkeep.restore.sending import rfc3339
 #: A pause ends by itself, should nobody be left to end it: after this, or longer for large streams.
 PAUSE_S = 600
 SLOWEST_BYTES_A_SECOND = 5_000_000
+_SECOND = 1_000_000_000
 
 
 async def can_pause(js: JetStream, target: Version) -> bool:
@@ -32,10 +37,15 @@ async def can_pause(js: JetStream, target: Version) -> bool:
     return True
 
 
-def paused(records: Iterable[ConsumerRecord], size: int, now_ns: int) -> tuple[ConsumerRecord, ...]:
+def paused(
+    records: Iterable[ConsumerRecord], size: int, now_ns: int, *, repository: str, stream: str
+) -> tuple[ConsumerRecord, ...]:
     """The consumers as they are restored: asleep until they are woken, or until the pause ends."""
-    until = now_ns + (PAUSE_S + size // SLOWEST_BYTES_A_SECOND) * 1_000_000_000
-    return tuple(replace(one, config={**one.config, "pause_until": rfc3339(until)}) for one in records)
+    end = now_ns // _SECOND + PAUSE_S + size // SLOWEST_BYTES_A_SECOND
+    return tuple(
+        replace(one, config={**one.config, "pause_until": rfc3339(end * _SECOND + _mark(repository, stream, one.name))})
+        for one in records
+    )
 
 
 async def wake(js: JetStream, stream: str, records: Iterable[ConsumerRecord]) -> list[str]:
@@ -48,3 +58,32 @@ async def wake(js: JetStream, stream: str, records: Iterable[ConsumerRecord]) ->
         except ServerError as failure:
             asleep.append(f"consumer {one.name} is still paused: {failure.what}")
     return asleep
+
+
+async def wake_left_asleep(js: JetStream, stream: str, records: Iterable[ConsumerRecord], repository: str) -> list[str]:
+    """Wake those consumers of an open stream that an earlier restore of this repository left asleep; names them.
+
+    Raises:
+        ServerError: the server does not list the consumers.
+    """
+    wanted = {one.name: one for one in records}
+    if not wanted:
+        return []
+    left = [
+        wanted[str(one["name"])]
+        for one in await js.consumers(stream)
+        if one["name"] in wanted
+        and _nanoseconds(str(one["config"].get("pause_until") or "")) == _mark(repository, stream, str(one["name"]))
+    ]
+    notes = [f"consumer {one.name} was still paused by a restore that did not end, and is woken" for one in left]
+    return notes + await wake(js, stream, left)
+
+
+def _mark(repository: str, stream: str, consumer: str) -> int:
+    digest = hashlib.sha256(f"{repository} {stream} {consumer}".encode()).digest()
+    return 1 + int.from_bytes(digest[:8]) % (_SECOND - 1)
+
+
+def _nanoseconds(moment: str) -> int:
+    """The part below a second of a time as servers write it, without trailing zeros."""
+    return int(moment.rstrip("Z").partition(".")[2].ljust(9, "0")) if "." in moment else 0

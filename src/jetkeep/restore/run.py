@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from jetkeep.catalog import live_batches
-from jetkeep.errors import JetkeepError
+from jetkeep.errors import JetkeepError, ServerError
 from jetkeep.jetstream import JetStream
 from jetkeep.model import Emit, Notice, StreamBegan, StreamEnded
 from jetkeep.repository.documents import Manifest
@@ -18,7 +18,7 @@ from jetkeep.repository.repository import Repository
 from jetkeep.restore.decisions import Plan, RestoreOptions, Step
 from jetkeep.restore.forecast import Forecast, Scan
 from jetkeep.restore.one_stream import Run, restore_stream
-from jetkeep.restore.pausing import can_pause
+from jetkeep.restore.pausing import can_pause, wake_left_asleep
 from jetkeep.restore.plan import drafts, make_plan
 from jetkeep.restore.prepare import Draft
 from jetkeep.restore.report import RestoreReport, StreamReport
@@ -136,7 +136,7 @@ async def _run_all(run: Run, plan: Plan) -> list[StreamReport]:
 
 async def _guarded(run: Run, step: Step) -> StreamReport:
     if step.action == "skip":
-        return StreamReport(step, "skipped", notes=[step.reason])
+        return StreamReport(step, "skipped", notes=[step.reason, *await _finish(run, step)])
     run.emit(StreamBegan(step.name, "restore", step.manifest.messages, step.manifest.bytes))
     report = StreamReport(step)
     try:
@@ -147,6 +147,16 @@ async def _guarded(run: Run, step: Step) -> StreamReport:
         return report
     run.emit(StreamEnded(step.name, "restore"))
     return report
+
+
+async def _finish(run: Run, step: Step) -> list[str]:
+    """What a restore that was killed right after it opened this stream has not done."""
+    if not run.pauses:
+        return []
+    try:
+        return await wake_left_asleep(run.js, step.name, step.consumers, run.repository.id)
+    except ServerError as failure:
+        return [f"whether an earlier restore left consumers paused is not known: {failure.what}"]
 
 
 class _Slots:
