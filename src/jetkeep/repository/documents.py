@@ -20,6 +20,7 @@ FORMAT = 1
 Count = Annotated[int, Meta(ge=0)]
 Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 FingerprintText = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+RunId = Annotated[str, Meta(pattern=r"\A([0-9a-f]{32})?\Z")]
 Moment = Annotated[str, Meta(pattern=r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z\Z")]
 
 
@@ -112,8 +113,28 @@ class Selection(Part):
     total: Count
 
 
+class SetPart(Part):
+    """Which part of which set a backup is; `parts` are the names of all, sorted."""
+
+    label: str
+    part: str
+    parts: list[str]
+
+
+class FilesEntry(Part, omit_defaults=True):
+    """The files that went into a backup: one archive of `count` files, or why there is none."""
+
+    status: Literal["complete", "failed"]
+    archive: ManifestRef | None = None
+    count: Count = 0
+    error: Failure | None = None
+
+
 class Backup(Document):
-    """`backups/<label>.json`: the commit."""
+    """`backups/<label>.json`: the commit. `run` is the same in every repository that a run wrote to or was copied to.
+
+    `set` and `files` are unset for most: the keys are then absent.
+    """
 
     repository: str
     label: str
@@ -127,6 +148,9 @@ class Backup(Document):
     tags: list[str]
     selection: Selection
     streams: list[StreamEntry]
+    run: RunId = ""
+    set: SetPart | msgspec.UnsetType = msgspec.UNSET
+    files: FilesEntry | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def started(self) -> datetime:

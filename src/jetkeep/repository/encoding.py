@@ -143,14 +143,7 @@ def _contradiction(document: Document) -> str:
     """
     if isinstance(document, Backup):
         moment_of(document.started_at)
-        names = [one.name for one in document.streams if one.status == "complete"]
-        if len(names) != len(set(names)):
-            return "a stream is there twice"
-        for entry in document.streams:
-            if (entry.status == "complete") != (entry.manifest is not None and bool(entry.kind)):
-                return f"stream {entry.name} is {entry.status} and should say so by its manifest"
-        if document.status == "complete" and any(one.status != "complete" for one in document.streams):
-            return "it says that it is complete, and a stream failed"
+        return _contradiction_of_streams(document) or _contradiction_of_the_rest(document)
     if isinstance(document, Manifest):
         sequences = [document.last_seq, *(one.last_seq for one in document.segments)]
         if max(sequences) > MAX_SEQUENCE:
@@ -166,3 +159,26 @@ def damaged(key: str, why: str, kind: str = "damaged") -> BadDataError:
         means="what depends on this object cannot be read; other backups are not affected",
         hint="run `jetkeep verify` to see which backups it touches, and restore from another one",
     )
+
+
+def _contradiction_of_streams(backup: Backup) -> str:
+    names = [one.name for one in backup.streams if one.status == "complete"]
+    if len(names) != len(set(names)):
+        return "a stream is there twice"
+    for entry in backup.streams:
+        if (entry.status == "complete") != (entry.manifest is not None and bool(entry.kind)):
+            return f"stream {entry.name} is {entry.status} and should say so by its manifest"
+    if backup.status == "complete" and any(one.status != "complete" for one in backup.streams):
+        return "it says that it is complete, and a stream failed"
+    return ""
+
+
+def _contradiction_of_the_rest(backup: Backup) -> str:
+    files, part = backup.files, backup.set
+    if files and (files.status == "complete") != (files.archive is not None):
+        return f"its files are {files.status} and should say so by their archive"
+    if files and files.status == "failed" and backup.status == "complete":
+        return "it says that it is complete, and its files failed"
+    if part and (part.part not in part.parts or part.part.partition(".")[0] != backup.source):
+        return f"it cannot be part {part.part} of a set of {', '.join(part.parts)}"
+    return ""
