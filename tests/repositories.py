@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from msgspec import UNSET, UnsetType
+
 from jetkeep.catalog import live_batches
 from jetkeep.codecs.batch import MessageBatch
 from jetkeep.codecs.fingerprint import Fingerprint
@@ -23,6 +25,7 @@ from jetkeep.repository.documents import (
     SegmentRef,
     Selection,
     ServerFacts,
+    SetPart,
     StreamEntry,
     Tool,
 )
@@ -78,6 +81,7 @@ async def take(
     tags: Sequence[str] = (),
     include: Sequence[str] = (),
     relabel: bool = False,
+    set: SetPart | UnsetType = UNSET,  # noqa: A002 - as the document names it
 ) -> Backup:
     """Write a backup as capture does: lease, segments, manifests, commit."""
     async with lease(repository.store, "backup", now_ns=time.time_ns) as held:
@@ -97,6 +101,7 @@ async def take(
             tags=list(tags),
             selection=Selection(include=list(include), exclude=[], total=len(entries)),
             streams=entries,
+            set=set,
         )
         return await repository.commit(backup, held, relabel=relabel)
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 
 from jetkeep.codecs.batch import MessageBatch
 from jetkeep.codecs.fingerprint import Fingerprint
@@ -20,6 +21,7 @@ from jetkeep.repository.documents import Backup, Manifest, SegmentRef, StreamEnt
 from jetkeep.repository.encoding import damaged
 from jetkeep.repository.leases import Lease, lease_if_possible
 from jetkeep.repository.repository import Repository
+from jetkeep.repository.sets import RestorePoint, alone, incomplete, restore_points
 from jetkeep.repository.store import side_by_side
 
 #: Segments that are read ahead of the one in use, and their stored bytes together: a slow store must not stall a server's
@@ -27,7 +29,7 @@ from jetkeep.repository.store import side_by_side
 READ_AHEAD = 4
 READ_AHEAD_BYTES = 48 * 1024 * 1024
 _GLOB = re.compile(r"[*?\[]")
-_BY_TIME = re.compile(r"\d{8}-\d{6}(-\d+)?$")
+_BY_TIME = re.compile(r"\d{8}-\d{6}(-\d+)?(\.|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +41,35 @@ class Chosen:
     manifest: Manifest
 
 
-async def find_backup(
-    repository: Repository, label: str | None, streams: Sequence[str] = (), source: str | None = None
-) -> Backup:
-    """The backup of that label, or the newest that fits: complete if `streams` is empty, else with all of these whole.
+async def find_point(
+    repository: Repository,
+    label: str | None,
+    streams: Sequence[str] = (),
+    source: str | None = None,
+    *,
+    lacking: bool = False,
+) -> RestorePoint:
+    """The backup or set of that label, or the newest that fits: complete if `streams` is empty, else with all of these whole.
 
     Args:
         repository: where to look.
         label: a label, a glob of labels, or None or `latest` for any.
         streams: names or globs that it must have.
-        source: only backups of this source.
+        source: only backups of this source; of a set only its parts of this source.
+        lacking: take a set that lacks parts. Else it is refused, unless the streams are named and there.
 
     Raises:
         NoRepositoryError: there is no backup to choose from.
-        UsageError: no backup has what was asked for.
+        UsageError: no backup has what was asked for, or a part of the set is not there.
         BadDataError: the backup of that label is damaged, or one that may be newer than what would be chosen.
     """
     wanted = "*" if label in (None, "latest") else str(label)
     if not _GLOB.search(wanted):
-        return await repository.read_backup(wanted)
+        point = await _labelled(repository, wanted, source)
+        return point if lacking else _whole(point, streams)
     whole, damage = await repository.backups()
-    candidates = [one for one in whole if source in (None, one.source) and fnmatchcase(one.label, wanted)]
+    points = [part for point in restore_points(whole) if (part := point.of(source))]
+    candidates = [point for point in points if fnmatchcase(point.label, wanted)]
     unreadable = [one for one in damage if fnmatchcase(layout.label_of(one.key) or "", wanted)]
     if not candidates:
         if unreadable:
@@ -67,7 +77,9 @@ async def find_backup(
         raise _none_fits(repository, wanted, source)
     found = next((one for one in reversed(candidates) if _fits(one, streams)), None)
     if found is None and streams:
-        raise no_such_stream(candidates[-1], _missing(candidates[-1], streams)[0])
+        if missing := _missing(candidates[-1], streams):
+            raise no_such_stream(candidates[-1], missing[0])
+        raise incomplete(candidates[-1])
     chosen = found or candidates[-1]
     for one in unreadable:
         if _may_be_newer(layout.label_of(one.key) or "", chosen.label):
@@ -77,11 +89,60 @@ async def find_backup(
                 means="nothing was done",
                 hint=f"use --backup {chosen.label} if that is the one you want; `jetkeep verify` says what is damaged",
             )
-    return chosen
+    return chosen if lacking else _whole(chosen, streams)
 
 
-def _fits(backup: Backup, streams: Sequence[str]) -> bool:
-    return not _missing(backup, streams) if streams else backup.status == "complete"
+async def find_backup(
+    repository: Repository, label: str | None, streams: Sequence[str] = (), source: str | None = None
+) -> Backup:
+    """Like `find_point`, for who works on one backup: of a set the part that has these streams.
+
+    Raises:
+        UsageError: also when several parts have them, or the set has several parts and no stream is named.
+    """
+    point = await find_point(repository, label, streams, source)
+    if len(point.backups) == 1:
+        return point.backups[0]
+    holding = [one for one in point.backups if streams and not _missing(alone(one), streams)]
+    if len(holding) == 1:
+        return holding[0]
+    if holding:
+        raise _in_several(point, streams[0], [one.source for one in holding])
+    raise UsageError(
+        f"{point.label} is a set of {len(point.parts)} parts",
+        code="usage.set",
+        means="nothing was done",
+        hint=f"give the label of one part, such as {point.backups[0].label}",
+    )
+
+
+async def _labelled(repository: Repository, label: str, source: str | None) -> RestorePoint:
+    try:
+        return alone(await repository.read_backup(label))
+    except UsageError as absent:
+        if absent.code != "usage.no-such-backup":
+            raise
+        whole, _ = await repository.backups()
+        point = next((one for one in restore_points(whole) if one.parts and one.label == label), None)
+        if point is None:
+            raise
+        if (one := point.of(source)) is None:
+            raise _none_fits(repository, label, source) from None
+        return one
+
+
+def _whole(point: RestorePoint, streams: Sequence[str]) -> RestorePoint:
+    if point.lost and not (streams and _fits(point, streams)):
+        raise incomplete(point)
+    return point
+
+
+def _fits(point: RestorePoint, streams: Sequence[str]) -> bool:
+    if not streams:
+        return point.complete
+    # What a glob means in a part that is not there is not known, nor whether another source has a stream of that name.
+    known = len(point.sources) == 1 and not any(_GLOB.search(one) for one in streams)
+    return (known or not point.lost) and not _missing(point, streams)
 
 
 def _may_be_newer(label: str, than: str) -> bool:
@@ -106,17 +167,20 @@ def _none_fits(repository: Repository, wanted: str, source: str | None) -> NoRep
     )
 
 
-def _missing(backup: Backup, streams: Sequence[str]) -> list[str]:
-    names = [entry.name for entry in backup.streams if entry.status == "complete"]
+def _missing(point: RestorePoint, streams: Sequence[str]) -> list[str]:
+    names = [entry.name for backup in point.backups for entry in backup.streams if entry.status == "complete"]
     return [one for one in streams if not any(fnmatchcase(name, one) for name in names)]
 
 
-def no_such_stream(backup: Backup, pattern: str) -> UsageError:
-    """The error for a stream that a backup does not have whole."""
-    failed = next((entry for entry in backup.streams if entry.name == pattern and entry.error), None)
+def no_such_stream(point: RestorePoint, pattern: str) -> UsageError:
+    """The error for a stream that a backup or set does not have whole."""
+    entries = [entry for backup in point.backups for entry in backup.streams]
+    failed = next((entry for entry in entries if entry.name == pattern and entry.error), None)
     why = f": it failed there ({failed.error.what})" if failed and failed.error else ""
+    if point.lost:
+        why += f": the set lacks {', '.join(point.lost)}"
     return UsageError(
-        f"backup {backup.label} has no stream '{pattern}'{why}",
+        f"backup {point.label} has no stream '{pattern}'{why}",
         code="usage.no-such-stream",
         means="nothing was done",
         hint="`jetkeep info` shows which backup has which stream; choose one with --backup LABEL",
@@ -124,36 +188,52 @@ def no_such_stream(backup: Backup, pattern: str) -> UsageError:
 
 
 @asynccontextmanager
-async def reading(repository: Repository, backup: Backup, *, now_ns: Callable[[], int]) -> AsyncIterator[Lease | None]:
-    """Keep `expire` from a backup while it is read; where nothing may be written, None: without that protection."""
-    async with lease_if_possible(repository.store, "read", now_ns=now_ns, labels=[backup.label]) as held:
-        await repository.read_backup(backup.label)  # gone, if an expire was quicker than the lease
+async def reading(repository: Repository, *backups: Backup, now_ns: Callable[[], int]) -> AsyncIterator[Lease | None]:
+    """Keep `expire` from backups while they are read; where nothing may be written, None: without that protection."""
+    labels = [one.label for one in backups]
+    async with lease_if_possible(repository.store, "read", now_ns=now_ns, labels=labels) as held:
+        await side_by_side(repository.read_backup, labels)  # gone, if an expire was quicker than the lease
         yield held
 
 
 async def choose_streams(
-    repository: Repository, backup: Backup, streams: Sequence[str] = (), exclude: Sequence[str] = ()
+    repository: Repository, point: Backup | RestorePoint, streams: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> list[Chosen]:
-    """The streams of a backup that match, with their manifests, sorted by name.
+    """The streams of a backup or set that match, with their manifests, sorted by name.
 
     Raises:
-        UsageError: a name or glob matches no stream.
+        UsageError: a name or glob matches no stream, or two parts of the set have a stream of one name.
         BadDataError: a manifest is damaged.
     """
-    if missing := _missing(backup, streams):
-        raise no_such_stream(backup, missing[0])
-    entries = [
-        entry
+    point = alone(point) if isinstance(point, Backup) else point
+    if missing := _missing(point, streams):
+        raise no_such_stream(point, missing[0])
+    pairs = [
+        (backup, entry)
+        for backup in point.backups
         for entry in backup.streams
         if entry.status == "complete"
         and (not streams or any(fnmatchcase(entry.name, one) for one in streams))
         and not any(fnmatchcase(entry.name, one) for one in exclude)
     ]
+    pairs.sort(key=lambda pair: pair[1].name)
+    for (one, entry), (other, following) in pairwise(pairs):
+        if entry.name == following.name:
+            raise _in_several(point, entry.name, [one.source, other.source])
 
-    async def one(entry: StreamEntry) -> Chosen:
-        return Chosen(backup, entry, await repository.read_manifest(backup, entry))
+    async def read(pair: tuple[Backup, StreamEntry]) -> Chosen:
+        return Chosen(*pair, await repository.read_manifest(*pair))
 
-    return await side_by_side(one, entries)
+    return await side_by_side(read, pairs)
+
+
+def _in_several(point: RestorePoint, stream: str, sources: Sequence[str]) -> UsageError:
+    return UsageError(
+        f"set {point.label} has a stream '{stream}' of several sources: {', '.join(sources)}",
+        code="usage.stream-of-several-sources",
+        means="nothing was done",
+        hint=f"choose one: --source {sources[0]}",
+    )
 
 
 def not_live(manifest: Manifest) -> SequenceSet:

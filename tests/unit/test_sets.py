@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from jetkeep.capture.sharding import Shard, shard_from, shard_of
+from jetkeep.catalog import choose_streams, find_backup, find_point
 from jetkeep.errors import BadDataError, UsageError
 from jetkeep.repository import encoding
 from jetkeep.repository.documents import Backup, Selection, ServerFacts, SetPart, Tool
+from jetkeep.repository.repository import Repository
 from jetkeep.repository.sets import RestorePoint, restore_points
-from tests.repositories import BEGAN
+from tests.repositories import BEGAN, Stream, new_repository, orders, take
 
 FORMAT = Path(__file__).parents[2] / "docs" / "format.md"
 FOUR = ["prod.0of4", "prod.1of4", "prod.2of4", "prod.3of4"]
@@ -175,3 +177,95 @@ def test_a_backup_that_contradicts_itself_about_its_set_or_files_is_refused(chan
     encoding.unseal(encoding.seal(body), "key", Backup)
     with pytest.raises(BadDataError):
         encoding.unseal(encoding.seal({**body, **changes}), "key", Backup)
+
+
+ROWS = orders(1, 4)
+
+
+async def take_set(
+    repository: Repository, label: str, parts: dict[str, list[str]], *, hours: int = 0, lost: tuple[str, ...] = ()
+) -> None:
+    """Commit the parts of a set with these streams, but not those that are lost."""
+    for at, (part, streams) in enumerate(parts.items()):
+        if part not in lost:
+            began = BEGAN + timedelta(hours=hours, minutes=at)
+            mark = SetPart(label=label, part=part, parts=sorted(parts))
+            held = {name: Stream([ROWS]) for name in streams}
+            await take(repository, f"{label}.{part}", held, started=began, source=part.partition(".")[0], set=mark)
+
+
+SHARDS = {"prod.0of2": ["A", "B"], "prod.1of2": ["C"]}
+ACCOUNTS = {"east": ["A", "B"], "west": ["A", "C"]}
+
+
+async def names(
+    repository: Repository, label: str | None, streams: tuple[str, ...] = (), source: str | None = None
+) -> list[str]:
+    """What a restore would take: label of the point, then source and name of each stream."""
+    point = await find_point(repository, label, streams, source)
+    chosen = await choose_streams(repository, point, streams)
+    return [point.label, *(f"{one.backup.source}/{one.entry.name}" for one in chosen)]
+
+
+async def test_the_newest_complete_set_is_taken_with_all_its_parts(tmp_path: Path) -> None:
+    repository = await new_repository(tmp_path)
+    await take(repository, "alone", {"A": Stream([ROWS])}, source="prod")
+    await take_set(repository, "S1", SHARDS, hours=1)
+    await take_set(repository, "S2", SHARDS, hours=2, lost=("prod.1of2",))
+    assert await names(repository, None) == ["S1", "prod/A", "prod/B", "prod/C"]
+    assert await names(repository, "S?") == ["S1", "prod/A", "prod/B", "prod/C"]
+    assert await names(repository, "S1") == ["S1", "prod/A", "prod/B", "prod/C"]
+    assert await names(repository, "S1.prod.1of2") == ["S1.prod.1of2", "prod/C"]
+    assert await names(repository, None, ("C",)) == ["S1", "prod/C"]
+    assert await names(repository, None, ("*",)) == ["S1", "prod/A", "prod/B", "prod/C"]
+
+
+async def test_a_set_that_lacks_a_part_is_not_taken_for_a_whole(tmp_path: Path) -> None:
+    repository = await new_repository(tmp_path)
+    await take_set(repository, "S2", SHARDS, lost=("prod.1of2",))
+    for label, streams in (("S2", ()), (None, ()), ("S*", ()), ("S2", ("*",)), (None, ("[A-C]",)), ("S2", ("A", "C"))):
+        with pytest.raises(UsageError, match=r"prod\.1of2"):
+            await names(repository, label, streams)
+    # What is named and there can be had.
+    assert await names(repository, "S2", ("A",)) == ["S2", "prod/A"]
+    assert await names(repository, None, ("B",)) == ["S2", "prod/B"]
+    assert (await find_point(repository, "S2", lacking=True)).lost == ("prod.1of2",)
+
+
+async def test_a_name_that_two_sources_have_needs_the_source(tmp_path: Path) -> None:
+    repository = await new_repository(tmp_path)
+    await take_set(repository, "S", ACCOUNTS)
+    for streams in ((), ("A",)):
+        with pytest.raises(UsageError, match="several sources: east, west") as caught:
+            await names(repository, None, streams)
+        assert "--source" in caught.value.hint
+    assert await names(repository, None, ("C",)) == ["S", "west/C"]
+    assert await names(repository, "S", ("A",), "west") == ["S", "west/A"]
+    assert (await find_backup(repository, None, ["A"], "east")).label == "S.east"
+    assert (await find_backup(repository, None, ["B"])).label == "S.east"
+    with pytest.raises(UsageError, match="several sources"):
+        await find_backup(repository, None, ["A"])
+    with pytest.raises(UsageError, match="set of 2 parts"):
+        await find_backup(repository, "S")
+
+
+async def test_where_an_account_is_lost_the_other_can_be_had_by_its_name_only(tmp_path: Path) -> None:
+    repository = await new_repository(tmp_path)
+    await take_set(repository, "S", ACCOUNTS, lost=("west",))
+    with pytest.raises(UsageError, match="not complete: west"):
+        await names(repository, None, ("A",))  # the lost one may have an A of its own
+    assert await names(repository, None, (), "east") == ["S", "east/A", "east/B"]
+    with pytest.raises(UsageError):
+        await names(repository, "S", (), "west")
+
+
+async def test_an_older_set_is_not_the_latest_while_a_part_of_a_newer_one_is_damaged(tmp_path: Path) -> None:
+    repository = await new_repository(tmp_path)
+    await take_set(repository, "20240110-131500", SHARDS)
+    await take_set(repository, "20240110-141500", SHARDS, hours=1)
+    (tmp_path / "backups" / "20240110-141500.prod.0of2.json").write_bytes(b"x")
+    with pytest.raises(BadDataError, match="may be newer"):
+        await names(repository, None)
+    assert (await names(repository, "20240110-131500"))[0] == "20240110-131500"
+    with pytest.raises(UsageError, match="not complete"):
+        await names(repository, "20240110-141500")
