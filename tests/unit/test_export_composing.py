@@ -111,9 +111,20 @@ def test_a_floor_below_the_first_message_is_lifted_so_that_the_state_is_not_igno
     low = ConsumerState(
         Position(9, 8), Position(1, 2), {3: Pending(2, 1), 4: Pending(3, 1), 6: Pending(5, 1)}, {4: 1, 6: 2}
     )
-    consumer = compose_consumers(manifest(consumers=[_doc(low)]))[0]
+    (consumer,), notes = compose_consumers(manifest(consumers=[_doc(low)]), "tar")
+    assert not notes
     assert consumer.state == ConsumerState(Position(9, 8), Position(1, 4), {6: Pending(5, 1)}, {6: 2})
     assert consumer.config["metadata"] == {"team": "a"}
+
+
+def test_a_tar_does_not_bring_back_the_state_of_consumers_in_memory() -> None:
+    doc = ConsumerDoc.of(ConsumerRecord("m", {"name": "m", "mem_storage": True}, ConsumerState(), None))
+    (consumer,), notes = compose_consumers(manifest(consumers=[doc]), "tar")
+    assert "mem_storage" not in consumer.config
+    assert "consumers m" in notes[0]
+    (consumer,), notes = compose_consumers(manifest(consumers=[doc]), "archive")
+    assert consumer.config["mem_storage"]
+    assert not notes
 
 
 @pytest.mark.parametrize(

@@ -79,16 +79,18 @@ def file_store_bytes(raw: int, count: int, with_headers: int) -> int:
     return raw + (_RECORD_BYTES - _RAW_BYTES) * count + _HEADER_LENGTH_BYTES * with_headers
 
 
-def compose_consumers(manifest: Manifest) -> list[ConsumerRecord]:
-    """The consumers, in states that every server accepts."""
-    return [
-        replace(
-            record,
-            config=without_server_metadata(record.config),
-            state=record.state.within(manifest.first_seq, manifest.last_seq),
-        )
-        for record in (one.record() for one in manifest.consumers)
-    ]
+def compose_consumers(manifest: Manifest, form: Form) -> tuple[list[ConsumerRecord], list[str]]:
+    """The consumers, in states that every server accepts, and notes on what differs from their own."""
+    records = []
+    for record in (one.record() for one in manifest.consumers):
+        config = without_server_metadata(record.config)
+        state = record.state.within(manifest.first_seq, manifest.last_seq)
+        records.append(replace(record, config=config, state=state))
+    if form != "tar" or not (names := [one.name for one in records if one.config.pop("mem_storage", False)]):
+        return records, []
+    # Measured on every version: one that is restored from a tar with it begins anew.
+    named = ", ".join(names)
+    return records, [f"without `mem_storage` in the export, so that they go on where they were: consumers {named}"]
 
 
 def _told(time: object, ns: int) -> str:

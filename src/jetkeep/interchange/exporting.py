@@ -29,7 +29,7 @@ from jetkeep.interchange.composing import (
     known_stored_bytes,
 )
 from jetkeep.interchange.directory import DATA_FILES, META_FILE
-from jetkeep.model import Emit, JsonDict, StreamAdvanced, StreamBegan, StreamEnded
+from jetkeep.model import ConsumerRecord, Emit, JsonDict, StreamAdvanced, StreamBegan, StreamEnded
 from jetkeep.repository.documents import Manifest
 from jetkeep.repository.repository import Repository
 
@@ -66,11 +66,13 @@ async def export_stream(
     try:
         with _appearing(directory) as parts:
             config, notes = compose_config(manifest, form)
+            consumers, more = compose_consumers(manifest, form)
+            notes += more
             size = known_stored_bytes(manifest, config)
             if size is None:
                 size = await _measured_bytes(repository, manifest)
             state = compose_state(manifest, size)
-            writer = _ArchiveWriter(manifest, state) if form == "archive" else _TarWriter(manifest, config)
+            writer = _ArchiveWriter(state, consumers) if form == "archive" else _TarWriter(manifest, config, consumers)
             data = parts / DATA_FILES[form]
             await _write_data(repository, manifest, writer, data, emit)
             document = json.dumps({"config": config, "state": state}, indent=2, ensure_ascii=False)
@@ -107,10 +109,10 @@ class _Writer(Protocol):
 
 
 class _ArchiveWriter:
-    def __init__(self, manifest: Manifest, state: JsonDict) -> None:
+    def __init__(self, state: JsonDict, consumers: list[ConsumerRecord]) -> None:
         self._encoder = ArchiveEncoder()
         self._state = state
-        self._consumers = compose_consumers(manifest)
+        self._consumers = consumers
 
     def begin(self) -> bytes:
         return self._encoder.begin(self._state, self._consumers)
@@ -123,14 +125,14 @@ class _ArchiveWriter:
 
 
 class _TarWriter:
-    def __init__(self, manifest: Manifest, config: JsonDict) -> None:
+    def __init__(self, manifest: Manifest, config: JsonDict, consumers: list[ConsumerRecord]) -> None:
         # The configuration that counts is backup.json's. Where the tar's is equal to it as far as a server knows it, the
         # server keeps the tar's as its own file, and one field in it that it does not know takes the stream offline at the
         # next start. Where they differ, it writes its own.
         differing = {**config, "description": f"{config.get('description', '')} (jetkeep export)"}
         self._encoder = TarEncoder(manifest.stream, differing, manifest.created_at)
         self._last_seq = manifest.last_seq
-        self._consumers = compose_consumers(manifest)
+        self._consumers = consumers
 
     def begin(self) -> bytes:
         return self._encoder.begin()
