@@ -17,6 +17,7 @@ from jetkeep.codecs.batch import MessageBatch
 from jetkeep.errors import JetkeepError
 from jetkeep.model import ConsumerRecord, ConsumerState, Message, Pending, Position
 from jetkeep.repository.documents import Backup, Selection, ServerFacts, Tool
+from jetkeep.repository.fanout import FanOut
 from jetkeep.repository.leases import lease
 from jetkeep.repository.local import LocalStore
 from jetkeep.repository.pins import pin
@@ -32,10 +33,11 @@ async def small_repository(folder: Path, labels: tuple[str, ...] = ("one", "two"
     """Two backups of one stream, with a consumer, a pin, and gaps among its sequences."""
     repository = await Repository.create(LocalStore(folder), now_ns=time.time_ns)
     for label in labels:
-        place = Place(repository, "prod", label, None)
+        into = FanOut.alone(repository)
+        place = Place(into, "prod", label, None)
         timeline = timeline_for(place, CREATED, 39)
         rows = ROWS if label == "one" else [*ROWS, Message(50, 10**18, b"orders.new", b"NATS/1.0\r\nA: 1\r\n\r\n", b"")]
-        async with Assembler(repository, "prod", "ORDERS", timeline, quiet) as assembler:
+        async with Assembler(into, "prod", "ORDERS", timeline, quiet) as assembler:
             await assembler.add(MessageBatch.of(rows))
             stored = await assembler.finish()
         state = {"messages": len(rows), "first_seq": 1, "last_seq": rows[-1].seq}

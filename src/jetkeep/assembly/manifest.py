@@ -8,15 +8,15 @@ from jetkeep.assembly.segments import Assembled
 from jetkeep.codecs.sequences import SequenceSet
 from jetkeep.model import ConsumerRecord, JsonDict
 from jetkeep.repository.documents import ConsumerDoc, Manifest, ManifestRef, StreamEntry
+from jetkeep.repository.fanout import FanOut
 from jetkeep.repository.layout import timeline_of
-from jetkeep.repository.repository import Repository
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a stream's objects go: `previous` is its entry in the newest backup that has it."""
 
-    repository: Repository
+    repository: FanOut
     source: str
     label: str
     previous: StreamEntry | None

@@ -13,7 +13,7 @@ from jetkeep.codecs.fingerprint import Fingerprint
 from jetkeep.codecs.sequences import SequenceSet
 from jetkeep.model import Emit, StreamAdvanced
 from jetkeep.repository.documents import SegmentRef
-from jetkeep.repository.repository import Repository
+from jetkeep.repository.fanout import FanOut
 
 if TYPE_CHECKING:
     from jetkeep.codecs.segment import SegmentBytes, SegmentWriter
@@ -67,10 +67,10 @@ class Assembler:
     """
 
     def __init__(
-        self, repository: Repository, source: str, stream: str, timeline: str, emit: Emit, phase: str = "backup"
+        self, repository: FanOut, source: str, stream: str, timeline: str, emit: Emit, phase: str = "backup"
     ) -> None:
         self._put = partial(repository.put_segment, source, stream, timeline)
-        self._room = UPLOADING_BYTES if repository.store.remote else 0
+        self._room = UPLOADING_BYTES if repository.far else 0
         self._read = repository.read_segment
         self._stream = stream
         self._emit = emit

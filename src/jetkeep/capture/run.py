@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from jetkeep.errors import JetkeepError
 from jetkeep.jetstream import JetStream
 from jetkeep.model import Emit, JsonDict, StreamBegan, StreamEnded
 from jetkeep.repository.documents import Backup, Failure, Selection, ServerFacts, StreamEntry, Tool
-from jetkeep.repository.leases import lease
+from jetkeep.repository.fanout import FanOut
 from jetkeep.repository.repository import Repository
 
 #: Streams that are read at once, and the raw bytes that they may have together unless one alone has more:
@@ -38,9 +39,10 @@ class BackupOptions:
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """What was committed; `captured` and `failed` by stream name."""
+    """What was committed, and into which repositories; `captured` and `failed` by stream name."""
 
     backup: Backup
+    into: FanOut
     captured: dict[str, Captured]
     failed: dict[str, JetkeepError]
     seconds: float
@@ -53,7 +55,7 @@ class _Outcome:
 
 
 async def back_up(
-    js: JetStream, repository: Repository, options: BackupOptions, *, emit: Emit, now_ns: Callable[[], int]
+    js: JetStream, repository: Repository | FanOut, options: BackupOptions, *, emit: Emit, now_ns: Callable[[], int]
 ) -> BackupReport:
     """Capture every chosen stream and commit one backup.
 
@@ -68,19 +70,20 @@ async def back_up(
     loop = asyncio.get_running_loop()
     began = loop.time()
     started = datetime.fromtimestamp(now_ns() / 1e9, UTC)
-    async with lease(repository.store, "backup", now_ns=now_ns) as held:
-        await held.wait_for_expire()
+    into = repository if isinstance(repository, FanOut) else FanOut.alone(repository)
+    async with into.at_work(now_ns):
         listing = await js.stream_list()
         infos = {str(info["config"]["name"]): info for info in listing.infos}
         unreachable = set(listing.offline)
         chosen = select(sorted({*infos, *unreachable}), options.include, options.exclude)
-        label = await repository.free_label(options.label, started)
-        previous = await repository.newest_entries(options.source)
+        label = await into.free_label(options.label, started)
+        previous = await into.newest_entries(options.source)
         outcome = _Outcome({}, {name: listing.why_unreachable(name) for name in chosen if name in unreachable})
-        places = {name: Place(repository, options.source, label, previous.get(name)) for name in chosen}
+        places = {name: Place(into, options.source, label, previous.get(name)) for name in chosen}
         await _capture_all(js, places, infos, outcome, emit, now_ns)
         backup = Backup(
-            repository=repository.id,
+            repository="",  # each repository writes its own
+            run=secrets.token_hex(16),
             label=label,
             source=options.source,
             started_at=_rfc3339(started),
@@ -96,8 +99,8 @@ async def back_up(
         if outcome.failed and not outcome.captured:
             # Nothing to restore from: a commit would only look like a backup.
             raise next(iter(outcome.failed.values()))
-        backup = await repository.commit(backup, held, relabel=options.label is None)
-    return BackupReport(backup, outcome.captured, outcome.failed, loop.time() - began)
+        backup = await into.commit(backup, relabel=options.label is None)
+    return BackupReport(backup, into, outcome.captured, outcome.failed, loop.time() - began)
 
 
 async def _capture_all(

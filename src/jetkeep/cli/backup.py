@@ -11,6 +11,7 @@ from jetkeep.cli.options import connection_options, output_options, repository_o
 
 if TYPE_CHECKING:
     from jetkeep.capture.run import BackupReport
+    from jetkeep.repository.fanout import Member
 
 
 @click.command("backup")
@@ -47,7 +48,7 @@ def command(
     from jetkeep.capture.run import BackupOptions, back_up
     from jetkeep.cli.progress import progress
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import open_or_create_repository, server_settings, store_of
+    from jetkeep.cli.settings import open_all, server_settings, store_of
     from jetkeep.jetstream import connect
 
     store_of(repo)  # what is wrong with it is said before anything else is tried
@@ -56,13 +57,13 @@ def command(
 
     async def operation() -> BackupReport:
         async with connect(settings) as js:
-            repository = await open_or_create_repository(repo)
+            into = await open_all(repo)
             with progress(quiet) as emit:
-                return await back_up(js, repository, options, emit=emit, now_ns=time.time_ns)
+                return await back_up(js, into, options, emit=emit, now_ns=time.time_ns)
 
     report = run(operation())
     _print_json(report) if as_json else _print(report)
-    return 3 if report.failed else 0
+    return 3 if report.failed or any(one.required for one in report.into.missed) else 0
 
 
 def _print(report: BackupReport) -> None:
@@ -90,6 +91,8 @@ def _print(report: BackupReport) -> None:
         say(f"{name}: FAILED: {failure.what}  [{failure.code}]")
         if failure.hint:
             say(f"  do: {failure.hint}")
+    for member in report.into.missed:
+        _print_missed(member)
     done = len(report.captured)
     messages = sum(entry.messages for entry in backup.streams)
     stored = sum(entry.stored_bytes for entry in backup.streams)
@@ -98,6 +101,16 @@ def _print(report: BackupReport) -> None:
         f"backup {backup.label}{kind}: {done} of {len(backup.streams)} streams, {messages:,} messages, "
         f"{size(stored)} stored in {seconds(report.seconds)}"
     )
+
+
+def _print_missed(member: Member) -> None:
+    from jetkeep.cli.render import say
+
+    kind = "required" if member.required else "optional"
+    assert member.failure
+    say(f"repository {member.name} ({kind}) does NOT have this backup: {member.failure.what}  [{member.failure.code}]")
+    hint = f"{member.failure.hint}; " if member.failure.hint else ""
+    say(f"  do: {hint}the next backup brings what is missing")
 
 
 def _print_json(report: BackupReport) -> None:
@@ -140,5 +153,17 @@ def _print_json(report: BackupReport) -> None:
             "seconds": round(report.seconds, 3),
             "server_version": backup.server.version,
             "streams": streams,
+            "repositories": [_repository(one) for one in report.into.members],
         },
     )
+
+
+def _repository(member: Member) -> dict[str, Any]:
+    return {
+        "name": member.name,
+        "url": member.url,
+        "required": member.required,
+        "status": "committed" if member.committed else "failed",
+        **({"label": member.committed.label} if member.committed else {}),
+        **({"error": member.failure.to_dict()} if member.failure else {}),
+    }

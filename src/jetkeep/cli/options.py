@@ -20,14 +20,33 @@ def _all(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 def repository_options(function: F) -> F:
-    """`--repo`: a directory or a `file://` URL."""
-    return click.option(
-        "--repo",
-        envvar="JETKEEP_REPO",
-        show_envvar=True,
-        metavar="URL",
-        help="The repository: a path or file:// URL.",
+    """`--repo` and `--config`, which may name repositories."""
+    return _all(
+        click.option(
+            "--repo",
+            envvar="JETKEEP_REPO",
+            show_envvar=True,
+            metavar="URL",
+            help="The repository: a path, a file://, s3://, gs:// or az:// URL, or its name in the configuration.",
+        ),
+        click.option(
+            "--config",
+            envvar="JETKEEP_CONFIG",
+            show_envvar=True,
+            metavar="FILE",
+            expose_value=False,
+            callback=_remember,
+            help="TOML file that names repositories and sources.",
+        ),
     )(function)
+
+
+#: Where the path of the configuration waits for who needs it (jetkeep.cli.settings).
+CONFIG = "jetkeep.config"
+
+
+def _remember(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.meta[CONFIG] = value
 
 
 def output_options(function: F) -> F:

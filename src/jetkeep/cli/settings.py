@@ -1,33 +1,67 @@
-"""From flags to settings: where the repository is, how NATS is reached."""
+"""From flags and the configuration to settings: where repositories are, how NATS is reached."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
 
-from jetkeep.errors import UsageError
+import click
+
+from jetkeep.cli.options import CONFIG
+from jetkeep.errors import JetkeepError, UsageError
 
 if TYPE_CHECKING:
     from jetkeep.config import ConnectionSettings
+    from jetkeep.config.file import ConfigFile, RepositoryTable
+    from jetkeep.repository.address import StoreOptions
+    from jetkeep.repository.fanout import FanOut
     from jetkeep.repository.repository import Repository
     from jetkeep.repository.store import Store
 
 
+def configuration() -> ConfigFile:
+    """The TOML file of this command; empty when there is none."""
+    from jetkeep.config.file import load_config
+
+    context = click.get_current_context(silent=True)
+    return load_config(context.meta.get(CONFIG) if context else None)
+
+
 def store_of(repo: str | None) -> Store:
-    """The store at `--repo`.
+    """The store at `--repo`, which may be a name of the configuration; without it the first repository there.
 
     Raises:
         UsageError: none was given, or its URL cannot be used.
     """
     from jetkeep.repository.address import store_at
 
-    if not repo:
+    tables = configuration().repositories
+    chosen = repo or next(iter(tables), None)
+    if not chosen:
         raise UsageError(
             "no repository was named",
             code="usage.no-repo",
-            hint="give --repo PATH, or set JETKEEP_REPO",
+            hint="give --repo PATH or URL, set JETKEEP_REPO, or name repositories in a configuration (--config)",
         )
-    return store_at(repo)
+    table = tables.get(chosen)
+    return store_at(table.url, _options(table)) if table else store_at(chosen)
+
+
+def _options(table: RepositoryTable) -> StoreOptions:
+    from jetkeep.config.connection import seconds
+    from jetkeep.repository.address import StoreOptions
+
+    return StoreOptions(
+        endpoint=table.endpoint,
+        region=table.region,
+        path_style=table.path_style,
+        ca_file=table.ca_file,
+        allow_http=table.allow_http,
+        lock_mode=table.lock.mode if table.lock else None,
+        lock_days=table.lock.days if table.lock else None,
+        timeout_s=seconds(table.timeout) if table.timeout else StoreOptions().timeout_s,
+        extra=table.store_options,
+    )
 
 
 async def open_repository(repo: str | None) -> Repository:
@@ -42,6 +76,34 @@ async def open_or_create_repository(repo: str | None) -> Repository:
     from jetkeep.repository.repository import Repository
 
     return await Repository.open_or_create(store_of(repo), now_ns=time.time_ns)
+
+
+async def open_all(repo: str | None) -> FanOut:
+    """Where a backup goes: the repository at `--repo`, else all that the configuration names, each created where nothing is.
+
+    One that cannot be opened takes no part, and says why.
+
+    Raises:
+        UsageError: none was given, or a URL or setting cannot be used.
+        JetkeepError: the only one cannot be opened.
+    """
+    from jetkeep.repository.fanout import FanOut, Member
+    from jetkeep.repository.repository import Repository
+
+    config = configuration()
+    if repo or len(config.repositories) < 2:
+        return FanOut.alone(await open_or_create_repository(repo))
+    members = []
+    for name in config.repositories:
+        member = Member(name, config.repositories[name].url, None, config.required(name))
+        members.append(member)
+        try:
+            member.repository = await Repository.open_or_create(store_of(name), now_ns=time.time_ns)
+        except UsageError:
+            raise
+        except JetkeepError as failure:
+            member.failure = failure
+    return FanOut(members)
 
 
 def server_settings(flags: dict[str, Any]) -> ConnectionSettings:

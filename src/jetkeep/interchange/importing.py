@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from jetkeep.interchange.directory import StreamDirectory, read_directory, strea
 from jetkeep.interchange.moments import EPOCH_TIME, is_time, rfc3339
 from jetkeep.model import Emit, StreamBegan, StreamEnded
 from jetkeep.repository.documents import Backup, Failure, Selection, ServerFacts, StreamEntry, Tool
-from jetkeep.repository.leases import lease
+from jetkeep.repository.fanout import FanOut
 from jetkeep.repository.repository import Repository
 
 #: Bytes that are read at once to find the creation time.
@@ -77,10 +78,10 @@ async def import_directory(
     began = time.monotonic()
     started = datetime.fromtimestamp(now_ns() / 1e9, UTC)
     paths = await asyncio.to_thread(stream_directories, directory)
-    async with lease(repository.store, "backup", now_ns=now_ns) as held:
-        await held.wait_for_expire()
-        label = await repository.free_label(options.label, started)
-        previous = await repository.newest_entries(options.source)
+    into = FanOut.alone(repository)
+    async with into.at_work(now_ns):
+        label = await into.free_label(options.label, started)
+        previous = await into.newest_entries(options.source)
         imported: dict[str, Imported] = {}
         failed: dict[str, JetkeepError] = {}
         for path in paths:
@@ -88,7 +89,7 @@ async def import_directory(
                 found = await asyncio.to_thread(read_directory, path)
                 if found.stream in imported:
                     raise _twice(found)
-                place = Place(repository, options.source, label, previous.get(found.stream))
+                place = Place(into, options.source, label, previous.get(found.stream))
                 imported[found.stream] = await _import_stream(found, place, options.accept_loss, emit)
             except BadDataError as failure:
                 failed[path.name] = failure
@@ -96,6 +97,7 @@ async def import_directory(
             raise next(iter(failed.values()))
         backup = Backup(
             repository=repository.id,
+            run=secrets.token_hex(16),
             label=label,
             source=options.source,
             started_at=_moment(started),
@@ -108,7 +110,7 @@ async def import_directory(
             selection=Selection(include=sorted({*imported, *failed}), exclude=[], total=len(paths)),
             streams=_entries(imported, failed),
         )
-        backup = await repository.commit(backup, held, relabel=options.label is None)
+        backup = await into.commit(backup, relabel=options.label is None)
     return ImportReport(backup, imported, failed, time.monotonic() - began)
 
 

@@ -6,6 +6,7 @@ One request an object, no multipart: an upload is there whole or not at all, on 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from obstore.store import from_url
 
 from jetkeep.config.object_stores import ClientEnvironment, client_environment, shared_credentials
 from jetkeep.errors import (
+    AccessDeniedError,
     BadDataError,
     NoObjectError,
     StoreFailedError,
@@ -37,6 +39,7 @@ _CONNECT_S = 10
 _PAGE = 1000
 _LIST_AGAIN_S = (0.1, 1.0, 5.0)
 _FAILURES = (BaseError, OSError)
+_MISSING = re.compile(r"Missing \w+|Account must be specified|service account file")
 
 
 class ObjectStore:
@@ -179,6 +182,13 @@ def _made(url: str, config: dict[str, Any], client: dict[str, Any]) -> Any:
     try:
         return from_url(url, config=config, client_options=client, retry_config=retries)  # type: ignore[call-overload]
     except (BaseError, OSError, ValueError) as failure:
+        if _MISSING.search(str(failure)):
+            raise AccessDeniedError(
+                f"there are no whole credentials for {url}",
+                code="store.no-credentials",
+                means="finished backups are untouched",
+                hint="set them as docs/reference/stores.md says: key and secret, account, or service account file",
+            ) from None
         # The library's words can quote a setting's value, and a setting may be a secret.
         raise UsageError(
             f"the settings of {url} cannot be used ({type(failure).__name__})",

@@ -1,0 +1,222 @@
+"""One backup into several repositories at once: each segment is encoded once and stored in all of them.
+
+A repository that fails is left out for the rest of the run, and the others go on. Alone it is as if there were no fan-out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from jetkeep.errors import BadDataError, JetkeepError, StoreFailedError
+from jetkeep.repository.documents import Backup, Manifest, ManifestRef, SegmentRef, StreamEntry
+from jetkeep.repository.leases import Lease, LeaseClock, lease
+from jetkeep.repository.repository import Repository
+
+if TYPE_CHECKING:
+    from jetkeep.codecs.segment import SegmentBytes
+
+T = TypeVar("T")
+
+#: How long the others wait for one of several repositories: the server's snapshot cannot be kept alive for ever.
+PATIENCE_S = 60.0
+#: … and for its bytes, on a slow line (bytes a second).
+SLOW_LINE = 250_000
+
+
+@dataclass(eq=False, slots=True)
+class Member:
+    """A repository that takes part.
+
+    Attributes:
+        name: as the configuration calls it; empty when it was given by its URL.
+        url: where it is, for people.
+        repository: None when it could not even be opened; then `failure` says why.
+        required: a run that does not reach it has failed.
+        failure: why it takes no part any more.
+        committed: the backup, once it is there.
+    """
+
+    name: str
+    url: str
+    repository: Repository | None
+    required: bool = True
+    failure: JetkeepError | None = None
+    committed: Backup | None = None
+    held: Lease | None = None
+    _segments: dict[str, SegmentRef] = field(default_factory=dict)
+    _manifests: dict[str, tuple[ManifestRef, int]] = field(default_factory=dict)
+
+    @property
+    def open(self) -> Repository:
+        """The repository of a member that takes part."""
+        assert self.repository is not None
+        return self.repository
+
+    async def put_segment(self, source: str, stream: str, timeline: str, segment: SegmentBytes) -> SegmentRef:
+        """Store a segment here."""
+        return await self.open.put_segment(source, stream, timeline, segment)
+
+    def same_segments(self, canonical: SegmentRef, own: SegmentRef) -> None:
+        """What the run calls `canonical` is `own` here."""
+        self._segments[_identity(canonical)] = own
+
+    async def put_manifest(self, manifest: Manifest) -> tuple[ManifestRef, int]:
+        """Store the manifest with this repository's own segments; also their bytes."""
+        segments = [self._segments[_identity(one)] for one in manifest.segments]
+        ref = await self.open.put_manifest(msgspec.structs.replace(manifest, segments=segments))
+        return ref, sum(one.bytes for one in segments)
+
+    def same_manifest(self, canonical: ManifestRef, own: tuple[ManifestRef, int]) -> None:
+        """What the run calls `canonical` is `own` here."""
+        self._manifests[_identity(canonical)] = own
+
+    async def commit(self, backup: Backup, *, relabel: bool) -> Backup:
+        """Make the backup exist here."""
+        assert self.held is not None
+        streams = [self._entry(one) for one in backup.streams]
+        own = msgspec.structs.replace(backup, repository=self.open.id, streams=streams)
+        self.committed = await self.open.commit(own, self.held, relabel=relabel)
+        return self.committed
+
+    def _entry(self, entry: StreamEntry) -> StreamEntry:
+        if entry.manifest is None:
+            return entry
+        ref, stored = self._manifests[_identity(entry.manifest)]
+        return msgspec.structs.replace(entry, manifest=ref, stored_bytes=stored)
+
+
+class FanOut:
+    """Where a backup goes. Every method raises only when no repository is left, with the first one's error."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = list(members)
+
+    @classmethod
+    def alone(cls, repository: Repository) -> FanOut:
+        """A single repository."""
+        return cls([Member("", repository.url, repository)])
+
+    @property
+    def far(self) -> bool:
+        """Whether one of them answers each call over a network."""
+        return any(one.open.store.remote for one in self._alive)
+
+    @property
+    def _alive(self) -> list[Member]:
+        return [one for one in self.members if one.failure is None]
+
+    @asynccontextmanager
+    async def at_work(self, now_ns: LeaseClock) -> AsyncIterator[None]:
+        """Hold a lease in each of them while the block runs, and begin when no expire is at work there."""
+        async with AsyncExitStack() as stack:
+
+            async def begin(member: Member) -> None:
+                member.held = await stack.enter_async_context(lease(member.open.store, "backup", now_ns=now_ns))
+                await member.held.wait_for_expire()
+
+            await self._each(begin, patience_s=None)
+            yield
+
+    async def free_label(self, wanted: str | None, started: datetime) -> str:
+        """The wanted label, or one from the time that is free in all of them; the commit still decides who gets it."""
+        found = await self._each(lambda one: one.open.free_label(wanted, started))
+        # Of `…`, `…-2`, `…-3` the longest and highest is free everywhere.
+        return max(found.values(), key=lambda label: (len(label), label))
+
+    async def newest_entries(self, source: str) -> dict[str, StreamEntry]:
+        """Each stream's entry in the newest backup of `source` that has it whole, of the first repository that answers."""
+        found = await self._each(lambda one: one.open.newest_entries(source))
+        return next(iter(found.values()))
+
+    async def put_segment(self, source: str, stream: str, timeline: str, segment: SegmentBytes) -> SegmentRef:
+        """Store a segment in all of them; durable with the commit."""
+        found = await self._each(lambda one: one.put_segment(source, stream, timeline, segment), size=len(segment.data))
+        canonical = next(iter(found.values()))
+        for member, own in found.items():
+            member.same_segments(canonical, own)
+        return canonical
+
+    async def read_segment(self, ref: SegmentRef) -> bytes:
+        """A segment that was put in this run, from the first repository that has it."""
+        for member in self._alive:
+            own = member._segments.get(_identity(ref))
+            if own is not None:
+                return await member.open.read_segment(own)
+        raise BadDataError(f"{ref.key} is in none of the repositories that are left", code="data.missing")
+
+    async def put_manifest(self, manifest: Manifest) -> ManifestRef:
+        """Store a manifest in all of them; durable with the commit."""
+        found = await self._each(lambda one: one.put_manifest(manifest))
+        canonical, _ = next(iter(found.values()))
+        for member, own in found.items():
+            member.same_manifest(canonical, own)
+        return canonical
+
+    async def commit(self, backup: Backup, *, relabel: bool) -> Backup:
+        """Make the backup exist in all of them, in the first one first; what the first that took it has."""
+        first, *rest = self._alive
+        await self._some([first], lambda one: one.commit(backup, relabel=relabel), None, 0)
+        if rest:
+            await self._some(rest, lambda one: one.commit(backup, relabel=relabel), PATIENCE_S, 0)
+        committed = [one.committed for one in self.members if one.committed]
+        if not committed:
+            raise self._why()
+        return committed[0]
+
+    @property
+    def missed(self) -> list[Member]:
+        """The repositories that do not have the backup, after its commit."""
+        return [one for one in self.members if one.committed is None]
+
+    def _why(self) -> JetkeepError:
+        return next(one.failure for one in self.members if one.failure)
+
+    async def _each(
+        self, work: Callable[[Member], Awaitable[T]], *, patience_s: float | None = PATIENCE_S, size: int = 0
+    ) -> dict[Member, T]:
+        found = await self._some(self._alive, work, patience_s, size)
+        if not found:
+            raise self._why()
+        return found
+
+    async def _some(
+        self, members: Sequence[Member], work: Callable[[Member], Awaitable[T]], patience_s: float | None, size: int
+    ) -> dict[Member, T]:
+        """The work's results of the members that did it; the others are left out from now on."""
+        several = len(self._alive) > 1
+        found: dict[Member, T] = {}
+
+        async def one(member: Member) -> None:
+            # The first one is what everything waits for anyway.
+            patience = patience_s + size / SLOW_LINE if several and patience_s and member is not members[0] else None
+            try:
+                async with asyncio.timeout(patience):
+                    found[member] = await work(member)
+            except TimeoutError:
+                member.failure = _too_slow(member, patience or 0)
+            except JetkeepError as failure:
+                member.failure = failure
+
+        await asyncio.gather(*(one(member) for member in members))
+        return {member: found[member] for member in members if member in found}
+
+
+def _identity(ref: SegmentRef | ManifestRef) -> str:
+    return f"{ref.key} {ref.sha256}"
+
+
+def _too_slow(member: Member, seconds: float) -> JetkeepError:
+    return StoreFailedError(
+        f"{member.url} did not do in {seconds:.0f} s what it was asked for",
+        code="store.slow",
+        means="this backup is not in that repository; the others have it",
+        hint="look at the store and the line to it; the next backup brings what is missing, or `jetkeep copy`",
+        retryable=True,
+    )

@@ -1,0 +1,131 @@
+"""One backup into several repositories: what each has, what one that fails costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from jetkeep.model import JsonDict
+from jetkeep.repository.address import store_at
+from jetkeep.repository.repository import Repository
+from tests.backing_up import run
+from tests.conftest import StartServer
+from tests.object_stores.seaweed import Bucket
+from tests.publisher import Publisher
+from tests.repositories import read_back
+
+
+async def publish(url: str) -> None:
+    async with Publisher(url) as publisher:
+        await publisher.create("ORDERS", storage="file")
+        await publisher.create("EMPTY", storage="file")
+        await publisher.store_all((f"ORDERS.{at % 5}", b"order %d" % at, b"") for at in range(300))
+
+
+@pytest.fixture
+def source(start_server: StartServer) -> str:
+    """A server with two streams."""
+
+    async def prepared() -> str:
+        server = await start_server()
+        await publish(server.url)
+        return server.url
+
+    return asyncio.run(prepared())
+
+
+def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offsite: str, **settings: str) -> None:
+    """A configuration with a local repository and another one."""
+    lines = [f"[repositories.local]\nurl = '{tmp_path}/local'\n[repositories.offsite]\nurl = '{offsite}'"]
+    lines += [f"{key} = {value}" for key, value in settings.items()]
+    (tmp_path / "jetkeep.toml").write_text("\n".join(lines))
+    monkeypatch.setenv("JETKEEP_CONFIG", str(tmp_path / "jetkeep.toml"))
+    monkeypatch.delenv("JETKEEP_REPO", raising=False)
+
+
+def back_up(url: str, *words: str, check: int = 0) -> JsonDict:
+    """`jetkeep backup` into all that the configuration names."""
+    document: JsonDict = json.loads(run("backup", "--json", *words, repo="", url=url, check=check).stdout)
+    return document
+
+
+def outcome(report: JsonDict) -> dict[str, str]:
+    return {one["name"]: one["error"]["code"] if "error" in one else one["status"] for one in report["repositories"]}
+
+
+def contents(url: str, label: str) -> tuple[str, list[object]]:
+    """A backup's run and the messages of its stream."""
+
+    async def read() -> tuple[str, list[object]]:
+        repository = await Repository.open(store_at(url))
+        backup = await repository.read_backup(label)
+        return backup.run, list(await read_back(repository, backup, "ORDERS"))
+
+    return asyncio.run(read())
+
+
+def test_both_repositories_have_the_same_backup(
+    source: str, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured(tmp_path, monkeypatch, bucket.url)
+    report = back_up(source)
+    assert outcome(report) == {"local": "committed", "offsite": "committed"}
+    local, offsite = (contents(at, report["label"]) for at in (f"{tmp_path}/local", bucket.url))
+    assert local == offsite
+    assert local[0]
+    assert len(local[1]) == 300
+    assert json.loads(run("verify", "--json", "--repo", "offsite", repo="").stdout)["sound"]
+
+
+@pytest.mark.parametrize(("required", "status"), [("false", 0), ("true", 3)])
+def test_without_credentials_for_the_second_the_first_has_the_backup(
+    source: str, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, required: str, status: int
+) -> None:
+    configured(tmp_path, monkeypatch, bucket.url, required=required)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    report = back_up(source, check=status)
+    assert outcome(report) == {"local": "committed", "offsite": "store.no-credentials"}
+    assert len(contents(f"{tmp_path}/local", report["label"])[1]) == 300
+    told = run("backup", repo="", url=source, check=status).stdout
+    assert told.count("offsite") == 1
+    assert "does NOT have this backup" in told
+
+
+def test_a_second_store_that_is_not_there_costs_nothing_but_itself(
+    source: str, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured(tmp_path, monkeypatch, bucket.url, endpoint="'http://127.0.0.1:9'")
+    assert outcome(back_up(source)) == {"local": "committed", "offsite": "store.unreachable"}
+
+
+def test_a_first_repository_that_fails_leaves_the_backup_in_the_second(
+    source: str, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured(tmp_path, monkeypatch, bucket.url)
+    (tmp_path / "local").write_text("a file, and no directory")
+    report = back_up(source, check=3)
+    assert outcome(report)["offsite"] == "committed"
+    assert outcome(report)["local"] != "committed"
+    assert len(contents(bucket.url, report["label"])[1]) == 300
+
+
+def test_when_none_takes_it_the_first_ones_error_is_told(
+    source: str, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured(tmp_path, monkeypatch, bucket.url)
+    (tmp_path / "local").write_text("a file, and no directory")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    error = back_up(source, check=13)["error"]
+    assert "local" in error["what"]
+
+
+def test_a_label_that_one_of_them_has_is_not_given_again(
+    source: str, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured(tmp_path, monkeypatch, bucket.url)
+    run("backup", "--label", "monday", repo=bucket.url, url=source)
+    report = back_up(source, "--label", "monday")
+    assert outcome(report) == {"local": "committed", "offsite": "usage.label-taken"}
