@@ -96,11 +96,12 @@ class Repository:
         document = RepositoryDocument(
             id=secrets.token_hex(16), created_at=rfc3339(now_ns()), created_by=f"jetkeep {__version__}"
         )
-        try:
+        with contextlib.suppress(AlreadyThereError):  # somebody else's first backup was quicker
             await create_surely(store, layout.REPOSITORY, encoding.seal(document), durable=True)
-        except AlreadyThereError:
-            return await cls.open(store)  # somebody else's first backup was quicker
-        return cls(store, document)
+            if not store.remote:
+                return cls(store, document)
+        # Some object stores tell several writers that each was first: what is there counts.
+        return await cls.open(store)
 
     @classmethod
     async def open_or_create(cls, store: Store, *, now_ns: LeaseClock) -> Repository:
@@ -184,13 +185,15 @@ class Repository:
             key = layout.backup_key(check_label(backup.label))
             try:
                 await create_surely(self.store, key, data, durable=True)
+                sure = not self.store.remote
             except AlreadyThereError:
-                # Ours, if an answer was lost.
-                if await self.store.read(key, encoding.MAX_DOCUMENT) != data:
-                    if not relabel:
-                        raise refusals.label_taken(backup.label) from None
-                    backup = await self._relabelled(backup)
-                    continue
+                sure = False  # ours, if an answer was lost
+            # Some object stores tell several writers that each was first.
+            if not sure and await self.store.read(key, encoding.MAX_DOCUMENT) != data:
+                if not relabel:
+                    raise refusals.label_taken(backup.label)
+                backup = await self._relabelled(backup)
+                continue
             if self.store.remote and self._index:
                 await self._index.write(self._listed)
             return backup
