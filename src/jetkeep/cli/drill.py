@@ -11,6 +11,7 @@ from jetkeep.cli.options import output_options, repository_options
 
 if TYPE_CHECKING:
     from jetkeep.drill import DrillOptions, DrillReport
+    from jetkeep.evidence.signing import Signer
 
 
 @click.command("drill")
@@ -102,7 +103,6 @@ def command(
     from jetkeep.config.connection import seconds as duration
     from jetkeep.drill import DrillOptions
     from jetkeep.errors import UsageError
-    from jetkeep.evidence.signing import read_signer
 
     if label and at_random:
         raise UsageError("--backup names the one backup, and --random chooses among all", hint="give one of the two")
@@ -120,13 +120,21 @@ def command(
         rto_target_s=duration(rto_target) if rto_target else None,
         rpo_target_s=duration(rpo_target) if rpo_target else None,
         next_due_days=next_due,
-        signer=read_signer(signing_key) if signing_key else None,
+        signer=_signer(signing_key),
     )
     report = run(_drill(repo, streams, label, source, options, ask_source, quiet))
     _json(report) if as_json else _print(report)
     if report.unkept is not None:
         report_failure(report.unkept, as_json=False)
     return report.status
+
+
+def _signer(key: str | None) -> Signer | None:
+    if not key:
+        return None
+    from jetkeep.evidence.signing import read_signer
+
+    return read_signer(key)
 
 
 async def _drill(

@@ -203,7 +203,6 @@ def _judge(report: DrillReport, options: DrillOptions, *, missing: bool) -> None
 
 async def _prepare(repository: Repository) -> evidence.Place | JetkeepError:
     """Find the evidence that this one will follow; a failure is told when the result is."""
-    await asyncio.to_thread(evidence.load_page)
     try:
         return await evidence.next_place(repository)
     except JetkeepError as failure:

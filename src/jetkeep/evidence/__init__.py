@@ -1,6 +1,6 @@
 """Evidence of drills: canonical documents, signed, each with the digest of the one before (docs/reference/evidence.md)."""
 
-from jetkeep.evidence.chain import Kept, Place, keep, keep_page, load_page, newest, next_place, numbers, read, read_page
+from jetkeep.evidence.chain import Kept, Place, keep, keep_page, newest, next_place, numbers, read, read_page
 from jetkeep.evidence.proof import Entry, Finding, Proof, prove
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "Proof",
     "keep",
     "keep_page",
-    "load_page",
     "newest",
     "next_place",
     "numbers",

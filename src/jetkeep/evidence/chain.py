@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from jetkeep.errors import AlreadyThereError, BadDataError, NoObjectError, StoreFailedError
 from jetkeep.evidence import canonical
+from jetkeep.evidence.page import render
 from jetkeep.model import JsonDict
 from jetkeep.repository import encoding, layout, refusals
 from jetkeep.repository.documents import FORMAT
@@ -148,17 +149,8 @@ async def keep_page(repository: Repository, kept: Kept, page: bytes) -> None:
             raise
 
 
-def load_page() -> None:
-    """Load what prints pages: the first one takes a fifth of a second less."""
-    from jetkeep.evidence.page import load  # noqa: PLC0415 - the template engine is loaded by who stores
-
-    load()
-
-
 def compose(facts: JsonDict, place: Place, signer: Signer | None) -> tuple[JsonDict, bytes]:
     """The whole document, and its page. Everything but the signature is signed, so the page's digest as well."""
-    from jetkeep.evidence.page import render  # noqa: PLC0415 - the template engine is loaded by who stores
-
     key = layout.evidence_key(place.number)
     body: JsonDict = {
         "format": FORMAT,
