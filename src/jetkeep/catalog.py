@@ -6,11 +6,12 @@ import asyncio
 import re
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from jetkeep.codecs.batch import MessageBatch
 from jetkeep.codecs.fingerprint import Fingerprint
@@ -23,6 +24,9 @@ from jetkeep.repository.leases import Lease, lease_if_possible
 from jetkeep.repository.repository import Repository
 from jetkeep.repository.sets import RestorePoint, alone, incomplete, restore_points
 from jetkeep.repository.store import side_by_side
+
+if TYPE_CHECKING:
+    from jetkeep.codecs.segment import SegmentBytes
 
 #: Segments that are read ahead of the one in use, and their stored bytes together: a slow store must not stall a server's
 #: five seconds. One is always read ahead, and from a disk that is enough.
@@ -281,17 +285,18 @@ async def live_batches(
     high = manifest.last_seq if last is None else min(last, manifest.last_seq)
     total = Fingerprint()
     wanted = [ref for ref in manifest.segments if ref.last_seq >= low and ref.first_seq <= high]
-    async for ref, data in _read_ahead(repository, wanted):
-        rows = _live_rows(ref, data, low, high, dead, total)
-        # While the consumer works on one batch, the next is unpacked.
-        following = asyncio.create_task(asyncio.to_thread(next, rows, None))
-        try:
-            while (batch := await following) is not None:
-                following = asyncio.create_task(asyncio.to_thread(next, rows, None))
-                yield batch
-        finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+    async with aclosing(_read_ahead(repository, wanted)) as segments:
+        async for ref, data in segments:
+            rows = _live_rows(ref, data, low, high, dead, total)
+            # While the consumer works on one batch, the next is unpacked.
+            following = asyncio.create_task(asyncio.to_thread(next, rows, None))
+            try:
+                while (batch := await following) is not None:
+                    following = asyncio.create_task(asyncio.to_thread(next, rows, None))
+                    yield batch
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
     whole = low == manifest.first_seq and high == manifest.last_seq
     if whole and (total.count != manifest.messages or total.hex() != manifest.fingerprint):
         raise damaged(
@@ -302,7 +307,9 @@ async def live_batches(
         )
 
 
-async def _read_ahead(repository: Repository, refs: Sequence[SegmentRef]) -> AsyncIterator[tuple[SegmentRef, bytes]]:
+async def _read_ahead(
+    repository: Repository, refs: Sequence[SegmentRef]
+) -> AsyncGenerator[tuple[SegmentRef, bytes], None]:
     waiting: deque[tuple[SegmentRef, asyncio.Task[bytes]]] = deque()
     rest = deque(refs)
     room, most = (READ_AHEAD_BYTES, READ_AHEAD) if repository.store.remote else (0, 1)
@@ -342,6 +349,33 @@ def _live_rows(
         if live.count:
             total.update(live)
             yield live
+
+
+def proven_segment(ref: SegmentRef, data: bytes) -> SegmentBytes:
+    """A segment whose digest was compared, once its rows are what its reference says. Work for a thread.
+
+    Raises:
+        BadDataError: they are not.
+    """
+    from jetkeep.codecs.segment import SegmentBytes, SegmentReader  # noqa: PLC0415 - as above
+
+    total = Fingerprint()
+    for batch in SegmentReader(data):
+        if not ref.first_seq <= batch.first_seq <= batch.last_seq <= ref.last_seq:
+            raise damaged(ref.key, f"it holds rows that are not from {ref.first_seq} to {ref.last_seq}", "order")
+        total.update(batch)
+    if total.count != ref.count or total.hex() != ref.fingerprint:
+        raise damaged(ref.key, "its rows are not those that the manifest says", "fingerprint")
+    return SegmentBytes(
+        memoryview(data),
+        ref.first_seq,
+        ref.last_seq,
+        ref.count,
+        ref.first_ts_ns,
+        ref.last_ts_ns,
+        ref.raw_bytes,
+        ref.fingerprint,
+    )
 
 
 def live_rows(batch: MessageBatch, first: int, last: int, dead: SequenceSet) -> MessageBatch:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from jetkeep.errors import BadDataError, JetkeepError, StoreFailedError
 from jetkeep.model import Emit, Notice
 from jetkeep.repository import layout
-from jetkeep.repository.documents import Backup, StreamEntry
+from jetkeep.repository.documents import Backup, Pin, StreamEntry
 from jetkeep.repository.leases import Lease, lease, locked, remove_dead_leases
 from jetkeep.repository.pins import pins as all_pins
 from jetkeep.repository.repository import Damage, Repository
+from jetkeep.repository.sets import RestorePoint, restore_points
 from jetkeep.repository.store import ObjectInfo, delete_all, side_by_side
 from jetkeep.retention import Candidate, Decision, Policy, decide
 
@@ -68,23 +69,25 @@ async def expire(
         rubbish = await _rubbish(repository, needed, gone_manifests, now_ns() - grace_ns)
         report.deleted_objects, report.freed_bytes = len(rubbish), sum(info.size for info in rubbish)
         return report
-    async with lease(repository.store, "expire", now_ns=now_ns) as own:
+    async with lease(repository.store, "expire", now_ns=now_ns, tell=lambda words: emit(Notice(words))) as own:
         others = await own.others()
         if rivals := [one for one in others if one.purpose == "expire"]:
             raise locked(rivals[0])
-        await _compare_clocks(repository, own, now_ns())
+        _compare_clocks(own)
         await remove_dead_leases(repository.store, now_ns())
         await repository.store.remove_unfinished(now_ns() - _UNFINISHED_NS)
         # Only now, when others can see us: a backup that was committed or pinned before must count.
         backups = await _backups(repository)
         report = ExpireReport(await _decide(repository, backups, policy, now_ns()), dry_run)
         protected = {label for one in others for label in one.labels}
+        together = _together(backups)
         for label in (one.candidate.label for one in report.decisions if not one.keep):
-            (report.held if protected & {label, "*"} else report.expired).append(label)
+            (report.held if protected & {*together[label], "*"} else report.expired).append(label)
         for label in report.held:
             emit(Notice(f"backup {label} stays for now: somebody reads it"))
         stay, gone = _part(backups, report.expired)
         needed = await _needs_of_those_that_stay(repository, stay)  # before anything is deleted: one may be damaged
+        await own.confirm()
         await delete_all(repository.store, [layout.backup_key(one.label) for one in gone], own.check)
         await repository.store.sync()
         report.kept_back = await _sweep(repository, own, report, gone, stay, needed, now_ns() - grace_ns)
@@ -115,19 +118,37 @@ def _unknown_needs(error: JetkeepError) -> BadDataError:
 
 async def _decide(repository: Repository, backups: Sequence[Backup], policy: Policy, now_ns: int) -> list[Decision]:
     pins = await all_pins(repository)
-    candidates = [
-        Candidate(
-            label=backup.label,
-            source=backup.source,
-            started=backup.started,
-            complete=backup.status == "complete",
-            selection=" ".join([*backup.selection.include, *(f"!{one}" for one in backup.selection.exclude)]),
-            tags=frozenset(backup.tags),
-            pinned=pins[backup.label].reason if backup.label in pins else None,
-        )
-        for backup in backups
+    pairs = [(_candidate(point, pins), point) for point in restore_points(backups)]
+    members = {id(candidate): point.members for candidate, point in pairs}
+    decisions = decide([candidate for candidate, _ in pairs], policy, datetime.fromtimestamp(now_ns / 1e9, UTC))
+    # A set is decided as one, and each of its backups is told of.
+    return [
+        Decision(replace(one.candidate, label=backup.label, source=backup.source), one.reasons)
+        for one in decisions
+        for backup in members[id(one.candidate)]
     ]
-    return decide(candidates, policy, datetime.fromtimestamp(now_ns / 1e9, UTC))
+
+
+def _candidate(point: RestorePoint, pins: Mapping[str, Pin]) -> Candidate:
+    selections = {
+        " ".join([*one.selection.include, *(f"!{other}" for other in one.selection.exclude)]) for one in point.backups
+    }
+    pinned = [pins[one.label].reason for one in point.members if one.label in pins]
+    return Candidate(
+        label=point.label,
+        source=",".join(point.sources),
+        started=point.started,
+        complete=point.complete,
+        selection=" ".join(sorted(selections)),
+        tags=frozenset(tag for one in point.backups for tag in one.tags),
+        pinned=pinned[0] if pinned else None,
+    )
+
+
+def _together(backups: Sequence[Backup]) -> dict[str, set[str]]:
+    """For each label those that are kept or go with it."""
+    groups = [{one.label for one in point.members} for point in restore_points(backups)]
+    return {label: group for group in groups for label in group}
 
 
 def _part(backups: Sequence[Backup], labels: Iterable[str]) -> tuple[list[Backup], list[Backup]]:
@@ -136,16 +157,15 @@ def _part(backups: Sequence[Backup], labels: Iterable[str]) -> tuple[list[Backup
     return [one for one in backups if one.label not in gone], [one for one in backups if one.label in gone]
 
 
-async def _compare_clocks(repository: Repository, own: Lease, now_ns: int) -> None:
-    """By a clock that is wrong, every lease looks dead and every object old."""
-    async for info in repository.store.list(own.key):
-        if abs(info.modified_ns - now_ns) > _CLOCK_SKEW_NS:
-            raise StoreFailedError(
-                f"this machine's clock and the store's differ by {abs(info.modified_ns - now_ns) // 10**9} seconds",
-                code="store.clock",
-                means="nothing was expired: the age of objects and leases is not known",
-                hint="set the clock, or run it on the machine that stores the repository",
-            )
+def _compare_clocks(own: Lease) -> None:
+    """By a clock that is wrong, every object looks old, and the policy's days are others."""
+    if abs(own.ahead_ns) > _CLOCK_SKEW_NS:
+        raise StoreFailedError(
+            f"this machine's clock and the store's differ by {abs(own.ahead_ns) // 10**9} seconds",
+            code="store.clock",
+            means="nothing was expired: the age of objects and backups is not known",
+            hint="set the clock, or run it on the machine that stores the repository",
+        )
 
 
 async def _sweep(
@@ -175,8 +195,8 @@ async def _sweep(
     except BadDataError as wrong:
         return wrong.what
     rubbish = await _rubbish(repository, needed, _manifests(gone), before_ns)
-    for kind in ("manifest", "segment"):
-        some = [info for info in rubbish if layout.kind_of(info.key) == kind]
+    for kinds in (("manifest", "files"), ("segment",)):
+        some = [info for info in rubbish if layout.kind_of(info.key) in kinds]
         await delete_all(repository.store, [info.key for info in some], own.check)
         report.deleted_objects += len(some)
         report.freed_bytes += sum(info.size for info in some)
@@ -198,7 +218,7 @@ async def _rubbish(
 
 
 def _manifests(backups: Iterable[Backup]) -> set[str]:
-    return {entry.manifest.key for backup in backups for entry in backup.streams if entry.manifest}
+    return {ref.key for backup in backups for ref in backup.refs}
 
 
 async def _needs_of_those_that_stay(repository: Repository, backups: Sequence[Backup]) -> set[str]:

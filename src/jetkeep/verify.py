@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from jetkeep.catalog import live_rows, not_live
+from jetkeep.catalog import find_point, live_rows, not_live
 from jetkeep.codecs.fingerprint import Fingerprint
 from jetkeep.codecs.sequences import SequenceSet
 from jetkeep.errors import BadDataError, JetkeepError, StoreError
@@ -16,6 +16,7 @@ from jetkeep.model import Emit, StreamAdvanced, StreamBegan, StreamEnded
 from jetkeep.repository import encoding, layout
 from jetkeep.repository.documents import Backup, Manifest, Pin, SegmentRef, StreamEntry
 from jetkeep.repository.repository import Repository
+from jetkeep.repository.sets import RestorePoint, restore_points
 from jetkeep.repository.store import side_by_side
 
 SEGMENTS_AT_ONCE = 2
@@ -104,6 +105,9 @@ async def verify(
         await _manifest(repository, *pair, report, segments)
 
     await side_by_side(add, [(backup, entry) for backup in backups for entry in backup.streams if entry.manifest])
+    for backup in backups:
+        if backup.files and backup.files.archive:
+            await _archive(repository, backup, report)
     chosen = sorted(segments)
     if sample < 1:
         count = math.ceil(len(chosen) * sample)
@@ -120,11 +124,14 @@ async def verify(
 async def _backups(repository: Repository, label: str | None, report: VerifyReport) -> list[Backup]:
     if label is not None:
         try:
-            return [await repository.read_backup(label)]
+            point = await find_point(repository, label, lacking=True)
         except BadDataError as wrong:
             report.add(layout.backup_key(label), wrong, [label])
             return []
+        _lost_parts([point], report)
+        return list(point.backups)
     whole, damage = await repository.backups()
+    _lost_parts(restore_points(whole), report)
     for one in damage:
         report.add(one.key, one.error, [layout.label_of(one.key) or ""])
     for prefix in (layout.PINS, layout.EVIDENCE):
@@ -132,6 +139,25 @@ async def _backups(repository: Repository, label: str | None, report: VerifyRepo
             if info.key.endswith(".json"):
                 await _document(repository, info.key, report)
     return whole
+
+
+def _lost_parts(points: Iterable[RestorePoint], report: VerifyReport) -> None:
+    for point in points:
+        labels = tuple(one.label for one in point.backups)
+        for part in point.lost:
+            what = f"set {point.label} lacks its part {part}: it cannot be restored as a whole"
+            report.findings.append(
+                Finding("lost-part", "notice", layout.backup_key(f"{point.label}.{part}"), what, labels)
+            )
+
+
+async def _archive(repository: Repository, backup: Backup, report: VerifyReport) -> None:
+    assert backup.files
+    assert backup.files.archive
+    try:
+        await repository.read_files(backup)
+    except (BadDataError, StoreError) as wrong:
+        report.add(backup.files.archive.key, wrong, [backup.label])
 
 
 async def _document(repository: Repository, key: str, report: VerifyReport) -> None:
@@ -267,7 +293,7 @@ def _compare_tallies(segments: Iterable[_Segment], report: VerifyReport) -> None
 async def _unnamed(
     repository: Repository, backups: Sequence[Backup], segments: dict[str, _Segment], report: VerifyReport
 ) -> None:
-    named = {entry.manifest.key for backup in backups for entry in backup.streams if entry.manifest}
+    named = {ref.key for backup in backups for ref in backup.refs}
     damaged = {one.key for one in report.findings}
     count = size = 0
     try:

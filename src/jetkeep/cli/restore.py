@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 @click.command("restore")
 @click.argument("streams", nargs=-1, metavar="[STREAM]...")
 @repository_options
-@click.option("--backup", "label", metavar="LABEL", help="The backup.  [default: the newest that has the streams]")
-@click.option("--source", metavar="NAME", help="Choose among the backups of this source.")
+@click.option(
+    "--backup", "label", metavar="LABEL", help="The backup or set.  [default: the newest that has the streams]"
+)
+@click.option("--source", metavar="NAME", help="Only from backups of this source; of a set only its part.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out streams that match; may be repeated.")
 @click.option("--as", "as_name", metavar="NAME", help="Restore one stream under another name.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons; change nothing.")
@@ -96,7 +98,7 @@ async def _restore(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    from jetkeep.catalog import choose_streams, find_backup, reading
+    from jetkeep.catalog import choose_streams, find_point, reading
     from jetkeep.cli.progress import progress
     from jetkeep.cli.render import document
     from jetkeep.cli.settings import open_repository, server_settings
@@ -105,9 +107,9 @@ async def _restore(
 
     settings = server_settings(connection)
     repository = await open_repository(repo)
-    backup = await find_backup(repository, label, streams, source)
-    async with reading(repository, backup, now_ns=time.time_ns) as held, connect(settings) as js:
-        chosen = await choose_streams(repository, backup, streams, exclude)
+    point = await find_point(repository, label, streams, source)
+    async with reading(repository, *point.backups, now_ns=time.time_ns) as held, connect(settings) as js:
+        chosen = await choose_streams(repository, point, streams, exclude)
         manifests = [one.manifest for one in chosen]
         with progress(quiet) as emit:
             if dry_run:
@@ -117,14 +119,14 @@ async def _restore(
                 report = await restore(repository, js, manifests, options, emit=emit, held=held)
     if report is None:
         if as_json:
-            document("jetkeep.plan/1", {"backup": backup.label, **plan.to_dict()})
+            document("jetkeep.plan/1", {"backup": point.label, **plan.to_dict()})
         else:
-            _print_plan(plan, backup.label)
+            _print_plan(plan, point.label)
         return 40 if plan.refusals else 0
     if as_json:
-        document("jetkeep.restore/1", {"backup": backup.label, **report.to_dict()})
+        document("jetkeep.restore/1", {"backup": point.label, **report.to_dict()})
     else:
-        _print_report(report, backup.label)
+        _print_report(report, point.label)
     return _status(report)
 
 

@@ -157,6 +157,12 @@ class Backup(Document):
         """When it began, in UTC."""
         return moment_of(self.started_at)
 
+    @property
+    def refs(self) -> list[ManifestRef]:
+        """The objects that it names: its streams' manifests, and the archive of its files."""
+        found = [entry.manifest for entry in self.streams]
+        return [one for one in (*found, self.files.archive if self.files else None) if one is not None]
+
     def stream(self, name: str) -> StreamEntry | None:
         """The complete entry of a stream, None when it is not there or failed."""
         return next((one for one in self.streams if one.name == name and one.status == "complete"), None)

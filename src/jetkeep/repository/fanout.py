@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from jetkeep.errors import BadDataError, JetkeepError, StoreFailedError
+from jetkeep.repository import layout
 from jetkeep.repository.documents import Backup, Manifest, ManifestRef, SegmentRef, StreamEntry
 from jetkeep.repository.leases import Lease, LeaseClock, lease
 from jetkeep.repository.repository import Repository
@@ -41,6 +42,7 @@ class Member:
         required: a run that does not reach it has failed.
         failure: why it takes no part any more.
         committed: the backup, once it is there.
+        archive: where it has the files of the run.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Member:
     failure: JetkeepError | None = None
     committed: Backup | None = None
     held: Lease | None = None
+    archive: ManifestRef | None = None
     _segments: dict[str, SegmentRef] = field(default_factory=dict)
     _manifests: dict[str, tuple[ManifestRef, int]] = field(default_factory=dict)
 
@@ -82,6 +85,8 @@ class Member:
         assert self.held is not None
         streams = [self._entry(one) for one in backup.streams]
         own = msgspec.structs.replace(backup, repository=self.open.id, streams=streams)
+        if backup.files and backup.files.archive:
+            own.files = msgspec.structs.replace(backup.files, archive=self.archive)
         self.committed = await self.open.commit(own, self.held, relabel=relabel)
         return self.committed
 
@@ -158,6 +163,20 @@ class FanOut:
         for member, own in found.items():
             member.same_manifest(canonical, own)
         return canonical
+
+    async def backups(self) -> tuple[list[Backup], set[str]]:
+        """The backups of the first repository that answers, and the labels that are taken in any of them."""
+        found = await self._each(lambda one: one.open.backups())
+        everywhere = {backup.label for whole, _ in found.values() for backup in whole}
+        damaged = {layout.label_of(one.key) or "" for _, damage in found.values() for one in damage}
+        return next(iter(found.values()))[0], everywhere | damaged
+
+    async def put_files(self, source: str, label: str, archive: bytes) -> ManifestRef:
+        """Store the archive of a backup's files in all of them; durable with the commit."""
+        found = await self._each(lambda one: one.open.put_files(source, label, archive), size=len(archive))
+        for member, own in found.items():
+            member.archive = own
+        return next(iter(found.values()))
 
     async def commit(self, backup: Backup, *, relabel: bool) -> Backup:
         """Make the backup exist in all of them, in the first one first; what the first that took it has."""

@@ -19,6 +19,7 @@ _LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _TIMELINE = r"sources/[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_=-]{1,200}/\d{8}T\d{6}-\d{9}(?:-r\d+)?"
 _SEGMENT = re.compile(rf"{_TIMELINE}/segments/\d{{20}}-\d{{20}}-[0-9a-f]{{16}}(?:-\d+)?\.parquet")
 _MANIFEST = re.compile(rf"{_TIMELINE}/manifests/{_LABEL}-[0-9a-f]{{16}}(?:-\d+)?\.json\.zst")
+_FILES = re.compile(rf"sources/[A-Za-z0-9_-]{{1,64}}/=files/{_LABEL}-[0-9a-f]{{16}}(?:-\d+)?\.tar\.zst")
 _INDEX = re.compile(r"index/(full|tail)-\d{8}-[0-9a-f]{16}\.json\.zst")
 _EVIDENCE = re.compile(r"evidence/(\d{8})\.json")
 _LABELLED = re.compile(rf"(?:backups|pins)/({_LABEL})\.json")
@@ -83,10 +84,12 @@ def index_of(key: str) -> str | None:
     return found[1] if found else None
 
 
-def kind_of(key: str) -> Literal["segment", "manifest"] | None:
+def kind_of(key: str) -> Literal["segment", "manifest", "files"] | None:
     """What lies at a key under `sources/`; None when the format knows no such name."""
     if _SEGMENT.fullmatch(key):
         return "segment"
+    if _FILES.fullmatch(key):
+        return "files"
     return "manifest" if _MANIFEST.fullmatch(key) else None
 
 
@@ -103,6 +106,11 @@ def segment_key(prefix: str, first: int, last: int, digest: str, copy: int = 1) 
 def manifest_key(prefix: str, label: str, digest: str, copy: int = 1) -> str:
     """A manifest's key."""
     return f"{prefix}manifests/{label}-{digest[:16]}{_copy(copy)}.json.zst"
+
+
+def files_key(source: str, label: str, digest: str, copy: int = 1) -> str:
+    """The archive of a backup's files; no escaped stream is called `=files`."""
+    return f"{SOURCES}{source}/=files/{label}-{digest[:16]}{_copy(copy)}.tar.zst"
 
 
 def _copy(copy: int) -> str:

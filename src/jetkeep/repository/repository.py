@@ -152,6 +152,13 @@ class Repository:
         key = await self._put(data, digest, lambda copy: layout.manifest_key(prefix, label, digest, copy))
         return ManifestRef(key=key, sha256=digest, bytes=len(data))
 
+    async def put_files(self, source: str, label: str, archive: bytes) -> ManifestRef:
+        """Store the archive of a backup's files; durable with the commit."""
+        digest = await _digest(archive)
+        check_source(source), check_label(label)
+        key = await self._put(archive, digest, lambda copy: layout.files_key(source, label, digest, copy))
+        return ManifestRef(key=key, sha256=digest, bytes=len(archive))
+
     async def _put(self, data: bytes | memoryview, digest: str, key_of: Callable[[int], str]) -> str:
         for copy in range(1, _COPIES + 1):
             key = key_of(copy)
@@ -181,7 +188,7 @@ class Repository:
             data = encoding.seal(backup)
             encoding.unseal(data, layout.backup_key(backup.label), Backup)  # what cannot be read is not written
             await self.store.sync()
-            held.check()
+            await held.confirm()
             key = layout.backup_key(check_label(backup.label))
             try:
                 await create_surely(self.store, key, data, durable=True)
@@ -318,6 +325,18 @@ class Repository:
         Raises:
             BadDataError: it is damaged or absent.
         """
+        return await self._read_proven(ref.key, ref.sha256, ref.bytes)
+
+    async def read_files(self, backup: Backup) -> bytes:
+        """The archive of the files in a backup that has them, proven.
+
+        Raises:
+            BadDataError: it is damaged or absent.
+        """
+        ref = backup.files.archive if backup.files else None
+        assert ref is not None, "a backup without files has no archive"
+        if layout.kind_of(ref.key) != "files" or not ref.key.startswith(f"{layout.SOURCES}{backup.source}/"):
+            raise encoding.damaged(ref.key, f"it is no archive of {backup.source}'s files", "mismatch")
         return await self._read_proven(ref.key, ref.sha256, ref.bytes)
 
     async def _read_proven(self, key: str, digest: str, size: int) -> bytes:

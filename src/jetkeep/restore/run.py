@@ -82,7 +82,7 @@ async def restore(
     now_ns: Callable[[], int] = time.time_ns,
     held: Lease | None = None,
 ) -> RestoreReport:
-    """Restore the streams of these manifests, all of one backup.
+    """Restore the streams of these manifests, all of one backup or set.
 
     On return every stream with status `restored` was compared, message by message and consumer by consumer, and takes
     publishes; of a stream that failed nothing is left. One stream's failure does not stop the others.
