@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("verify", "Are the stored bytes good?"),
     "drill": ("drill", "Restore into a throw-away server and compare everything."),
     "evidence": ("evidence", "What drills have found: list, show, verify; make a signing key."),
+    "copy": ("copy", "Bring backups into another repository."),
     "expire": ("expire", "Let go of backups that no rule keeps."),
     "pin": ("pin", "Keep a backup for ever, whatever the rules say."),
     "cat": ("cat", "Print stored messages without restoring anything."),

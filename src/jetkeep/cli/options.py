@@ -29,15 +29,20 @@ def repository_options(function: F) -> F:
             metavar="URL",
             help="The repository: a path, a file://, s3://, gs:// or az:// URL, or its name in the configuration.",
         ),
-        click.option(
-            "--config",
-            envvar="JETKEEP_CONFIG",
-            show_envvar=True,
-            metavar="FILE",
-            expose_value=False,
-            callback=_remember,
-            help="TOML file that names repositories and sources.",
-        ),
+        config_option,
+    )(function)
+
+
+def config_option(function: F) -> F:
+    """`--config`."""
+    return click.option(
+        "--config",
+        envvar="JETKEEP_CONFIG",
+        show_envvar=True,
+        metavar="FILE",
+        expose_value=False,
+        callback=_remember,
+        help="TOML file that names repositories and sources.",
     )(function)
 
 

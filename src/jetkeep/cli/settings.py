@@ -78,6 +78,22 @@ async def open_or_create_repository(repo: str | None) -> Repository:
     return await Repository.open_or_create(store_of(repo), now_ns=time.time_ns)
 
 
+def other_repositories(first: str | None) -> list[str]:
+    """The names of all configured repositories but this one (without it, the first).
+
+    Raises:
+        UsageError: there is none.
+    """
+    names = list(configuration().repositories)
+    if others := [one for one in names if one != (first or names[0])]:
+        return others
+    raise UsageError(
+        "no repository to copy to was named",
+        code="usage.no-repo",
+        hint="give --to, or name a second repository in the configuration (--config)",
+    )
+
+
 async def open_all(repo: str | None) -> FanOut:
     """Where a backup goes: the repository at `--repo`, else all that the configuration names, each created where nothing is.
 

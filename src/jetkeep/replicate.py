@@ -1,0 +1,155 @@
+"""Bring the backups of one repository into another: what is missing there, proven on the way, committed last."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jetkeep.catalog import proven_segment
+from jetkeep.errors import JetkeepError, LockedError, UsageError
+from jetkeep.model import Emit, StreamAdvanced, StreamBegan, StreamEnded
+from jetkeep.repository import refusals
+from jetkeep.repository.documents import Backup, Manifest, SegmentRef, StreamEntry
+from jetkeep.repository.fanout import Member
+from jetkeep.repository.leases import lease, lease_if_possible
+from jetkeep.repository.repository import Repository
+
+#: Segments that are read, proven and stored at once.
+SEGMENTS_AT_ONCE = 3
+
+
+@dataclass(slots=True)
+class CopyReport:
+    """Labels that were copied, that were there already, and that could not be copied, with why; stored bytes of what was copied."""
+
+    copied: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+    failed: dict[str, JetkeepError] = field(default_factory=dict)
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+def missing_from(backups: Sequence[Backup], there: Sequence[Backup]) -> list[Backup]:
+    """Those of `backups` that are not `there`: by the run that made them, else by label and beginning."""
+    known = {_identity(one) for one in there}
+    return [one for one in backups if _identity(one) not in known]
+
+
+def _identity(backup: Backup) -> tuple[str, str]:
+    return (backup.run, "") if backup.run else (backup.label, backup.started_at)
+
+
+async def copy_backups(
+    source: Repository,
+    target: Repository,
+    *,
+    labels: Sequence[str] = (),
+    emit: Emit,
+    now_ns: Callable[[], int],
+) -> CopyReport:
+    """Copy the backups that `target` lacks, the oldest first; each is durable there before the next one begins.
+
+    A backup that is damaged is not copied, and the next ones are. What an earlier copy that died has brought is used again.
+
+    Args:
+        source, target: from where to where; neither needs to be encrypted like the other.
+        labels: only these backups of the source.
+        emit: takes the progress of each stream.
+        now_ns: the clock, ns since the epoch.
+
+    Raises:
+        UsageError: there is no such backup, or both are one repository.
+        StoreError: one of them cannot be listed, or is locked.
+    """
+    began = time.monotonic()
+    if source.id == target.id:
+        raise UsageError(
+            f"{source.url} and {target.url} are the same repository, or a copy of its files",
+            code="usage.same-repository",
+            means="nothing was copied",
+            hint="choose another target; a copy of the files needs no `jetkeep copy`",
+        )
+    report = CopyReport()
+    member = Member("", target.url, target)
+    async with (
+        lease_if_possible(source.store, "read", now_ns=now_ns, labels=list(labels) or ["*"]),
+        lease(target.store, "backup", now_ns=now_ns) as held,
+    ):
+        member.held = held
+        await held.wait_for_expire()
+        here, damage = await source.backups()
+        there, _ = await target.backups()
+        wanted = _chosen(source, here, labels)
+        if not labels:
+            report.failed = {one.key: one.error for one in damage}
+        missing = {one.label for one in missing_from(wanted, there)}
+        report.present = [one.label for one in wanted if one.label not in missing]
+        for backup in (one for one in wanted if one.label in missing):
+            try:
+                report.bytes += await _copy(source, member, backup, emit)
+            except LockedError:
+                raise
+            except JetkeepError as failure:
+                report.failed[backup.label] = failure
+            else:
+                report.copied.append(backup.label)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _chosen(source: Repository, backups: Sequence[Backup], labels: Sequence[str]) -> list[Backup]:
+    if not labels:
+        return list(backups)
+    by_label = {one.label: one for one in backups}
+    for label in labels:
+        if label not in by_label:
+            raise refusals.no_backup(label, source.url)
+    return [one for one in backups if one.label in labels]
+
+
+async def _copy(source: Repository, target: Member, backup: Backup, emit: Emit) -> int:
+    """One backup; how many bytes its segments have in the target."""
+    for entry in backup.streams:
+        if entry.manifest is None:
+            continue
+        emit(StreamBegan(entry.name, "copy", entry.messages, entry.bytes))
+        try:
+            await _copy_stream(source, target, backup, entry, emit)
+        except JetkeepError as failure:
+            emit(StreamEnded(entry.name, "copy", failure.what))
+            raise
+        emit(StreamEnded(entry.name, "copy"))
+    committed = await target.commit(backup, relabel=False)
+    return sum(entry.stored_bytes for entry in committed.streams)
+
+
+async def _copy_stream(source: Repository, target: Member, backup: Backup, entry: StreamEntry, emit: Emit) -> None:
+    manifest = await source.read_manifest(backup, entry)
+    limit = asyncio.Semaphore(SEGMENTS_AT_ONCE)
+    done = [0, 0]
+
+    async def one(ref: SegmentRef) -> None:
+        async with limit:
+            segment = await asyncio.to_thread(proven_segment, ref, await source.read_segment(ref))
+            own = await target.put_segment(manifest.source, manifest.stream, manifest.timeline, segment)
+        target.same_segments(ref, own)
+        done[0] += ref.count
+        done[1] += ref.raw_bytes
+        emit(StreamAdvanced(manifest.stream, "copy", *done))
+
+    await _all(one, manifest)
+    assert entry.manifest is not None
+    target.same_manifest(entry.manifest, await target.put_manifest(manifest))
+
+
+async def _all(work: Callable[[SegmentRef], Coroutine[Any, Any, None]], manifest: Manifest) -> None:
+    tasks = [asyncio.create_task(work(ref)) for ref in manifest.segments]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,140 @@
+"""Copies of backups: what is brought, what is not believed, what a copy that died costs."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from jetkeep.errors import JetkeepError, UsageError
+from jetkeep.replicate import CopyReport, copy_backups
+from jetkeep.repository.repository import Repository
+from jetkeep.verify import verify
+from tests.repositories import BEGAN, new_repository, read_back, some_streams, take
+from tests.restoring import quiet
+from tests.simulation.faulty import Call, Crash, FaultyStore
+
+
+async def copy(source: Repository, target: Repository, *labels: str) -> CopyReport:
+    return await copy_backups(source, target, labels=labels, emit=quiet, now_ns=time.time_ns)
+
+
+async def three(root: Path) -> Repository:
+    """A repository with three backups, the second with other bytes in its streams."""
+    repository = await new_repository(root)
+    for at, label in enumerate(("one", "two", "three")):
+        await take(repository, label, some_streams(), started=BEGAN + timedelta(hours=at), tags=[label])
+    return repository
+
+
+async def labels(repository: Repository) -> list[str]:
+    whole, damage = await repository.backups()
+    assert not damage
+    return [one.label for one in whole]
+
+
+async def test_what_is_missing_is_brought_and_is_the_same(tmp_path: Path) -> None:
+    source, target = await three(tmp_path / "a"), await new_repository(tmp_path / "b")
+    report = await copy(source, target)
+    assert (report.copied, report.present, report.failed) == (["one", "two", "three"], [], {})
+    for backup in (await source.backups())[0]:
+        there = await target.read_backup(backup.label)
+        assert (there.started_at, there.tags, there.run) == (backup.started_at, backup.tags, backup.run)
+        for name in some_streams():
+            assert await read_back(target, there, name) == await read_back(source, backup, name)
+    assert (await verify(target, emit=quiet)).sound
+    again = await copy(source, target)
+    assert (again.copied, again.present) == ([], ["one", "two", "three"])
+
+
+async def test_only_what_was_named_is_brought(tmp_path: Path) -> None:
+    source, target = await three(tmp_path / "a"), await new_repository(tmp_path / "b")
+    assert (await copy(source, target, "two")).copied == ["two"]
+    assert await labels(target) == ["two"]
+    with pytest.raises(UsageError) as refused:
+        await copy(source, target, "four")
+    assert refused.value.code == "usage.no-such-backup"
+
+
+async def test_a_repository_is_not_copied_into_itself(tmp_path: Path) -> None:
+    source = await three(tmp_path / "a")
+    with pytest.raises(UsageError) as refused:
+        await copy(source, source)
+    assert refused.value.code == "usage.same-repository"
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "gone"])
+@pytest.mark.parametrize("what", ["*.parquet", "*.json.zst", "two.json"])
+async def test_a_damaged_backup_is_not_copied_and_the_others_are(tmp_path: Path, what: str, harm: str) -> None:
+    source, target = await three(tmp_path / "a"), await new_repository(tmp_path / "b")
+    await take(source, "other", {"ORDERS": some_streams()["empty"]}, started=BEGAN + timedelta(hours=9))
+    path = sorted((tmp_path / "a").rglob(what))[0]
+    data = path.read_bytes()
+    if harm == "gone" and what != "two.json":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-7] if harm == "cut" else data[:40] + bytes([data[40] ^ 1]) + data[41:])
+    report = await copy(source, target)
+    assert report.failed
+    assert "other" in report.copied
+    assert not set(report.failed) & set(await labels(target))
+    assert (await verify(target, emit=quiet)).sound
+
+
+async def test_another_backup_of_that_label_is_not_overwritten(tmp_path: Path) -> None:
+    source, target = await three(tmp_path / "a"), await new_repository(tmp_path / "b")
+    before = await take(target, "two", {}, started=BEGAN + timedelta(days=5))
+    report = await copy(source, target)
+    assert report.failed["two"].code == "usage.label-taken"
+    assert report.copied == ["one", "three"]
+    assert (await target.read_backup("two")).started_at == before.started_at
+
+
+async def test_a_copy_that_dies_at_any_call_leaves_whole_backups_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    source = await three(tmp_path / "a")
+    at = 0
+    while True:
+        at += 1
+        root = tmp_path / f"b{at}"
+        await new_repository(root)
+
+        def fault(call: Call, at: int = at) -> str | None:
+            return ("crash_before", "crash_after")[at % 2] if call.number == (at + 1) // 2 else None
+
+        died = False
+        try:
+            await copy(source, await Repository.open(FaultyStore(root, fault)))
+        except (Crash, JetkeepError, BaseExceptionGroup):
+            died = True
+        if not died:
+            break
+        target = await new_repository(root)
+        assert (await verify(target, emit=quiet)).sound, at
+        assert not (await copy(source, target)).failed, at
+        assert await labels(target) == ["one", "two", "three"], at
+    assert at > 40
+
+
+@pytest.mark.parametrize("fault", ["refuse", "fail", "lose_answer", "lose_request", "flip_bit", "cut"])
+async def test_a_fault_at_any_call_ends_in_an_error_or_in_a_whole_copy(tmp_path: Path, fault: str) -> None:
+    source = await three(tmp_path / "a")
+    at, calls = 0, 1
+    while at < calls:
+        at += 1
+        root = tmp_path / f"b{at}"
+        await new_repository(root)
+        store = FaultyStore(root, lambda call, at=at: fault if call.number == at else None)  # type: ignore[misc]
+        try:
+            report = await copy(source, await Repository.open(store))
+        except JetkeepError:
+            report = None
+        calls = max(calls, len(store.calls))
+        target = await new_repository(root)
+        there = await labels(target)
+        if report is not None and not report.failed:
+            assert there == ["one", "two", "three"], at
+        assert (await verify(target, emit=quiet)).sound, at
+        assert not (await copy(source, target)).failed, at
+        assert await labels(target) == ["one", "two", "three"], at
