@@ -251,7 +251,17 @@ async def test_a_chain_without_its_beginning_is_found(tmp_path: Path) -> None:
     repository, _ = await three(tmp_path, None)
     document(tmp_path, 1).unlink()
     document(tmp_path, 2).unlink()
-    assert [kind for kind, _ in await found(repository)] == ["missing", "missing"]
+    assert await found(repository) == [("missing", "evidence/00000001.json")]
+
+
+async def test_a_foreign_document_of_a_huge_number_is_one_finding_and_has_a_successor(tmp_path: Path) -> None:
+    repository, _ = await three(tmp_path, None)
+    document(tmp_path, 99_999_999).write_bytes(b"{}")
+    expected = [("missing", "evidence/00000004.json"), ("damaged", "evidence/99999999.json")]
+    assert await found(repository) == expected
+    _, _, facts = await drilled(tmp_path / "same")
+    assert (await kept(repository, {**facts, "repository": repository.id})).number == 100_000_000
+    assert await found(repository) == expected
 
 
 async def test_that_the_newest_are_gone_shows_against_a_digest_noted_elsewhere(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -224,15 +225,16 @@ async def _page(repository: Repository, entry: Entry, facts: _Facts) -> None:
 
 def _chain(there: Sequence[Entry]) -> list[Finding]:
     """What the documents say of each other."""
-    findings = []
     by_number = {entry.number: entry for entry in there}
-    for number in range(1, max(by_number, default=0)):
-        if number not in by_number:
-            key, after = layout.evidence_key(number), _follower(by_number, number)
-            what = f"{key} is gone: the chain goes on with {after.key}"
-            if after.number == number + 1 and after.facts and after.facts.previous:
-                what += f", which names its SHA-256 {after.facts.previous.sha256}"
-            findings.append(Finding("missing", "damage", key, what))
+    findings = []
+    for first, last in gaps(sorted(by_number)):
+        after = by_number[last + 1]
+        what = f"{layout.evidence_key(first)} is gone: the chain goes on with {after.key}"
+        if last > first:
+            what = f"{layout.evidence_key(first)} to {layout.evidence_key(last)} are gone: the chain goes on with {after.key}"
+        if after.facts and after.facts.previous:
+            what += f", which names the SHA-256 {after.facts.previous.sha256} of {after.facts.previous.key}"
+        findings.append(Finding("missing", "damage", layout.evidence_key(first), what))
     for entry in there:
         if entry.facts is None:
             continue
@@ -247,5 +249,6 @@ def _chain(there: Sequence[Entry]) -> list[Finding]:
     return findings
 
 
-def _follower(by_number: Mapping[int, Entry], number: int) -> Entry:
-    return by_number[min(one for one in by_number if one > number)]
+def gaps(there: Sequence[int]) -> list[tuple[int, int]]:
+    """The numbers that are missing before and between these, which rise, as first and last of each run."""
+    return [(one + 1, two - 1) for one, two in pairwise([0, *there]) if two - one > 1]

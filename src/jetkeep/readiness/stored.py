@@ -109,10 +109,15 @@ async def _drilled(repository: Repository, readiness: Readiness, now_s: float) -
     if last is None:
         readiness.add("newest drill", Level.OK, "none yet: `jetkeep drill` proves that a backup comes back")
         return
-    if gone := sorted({*range(1, last.number)}.difference(numbers)):
-        some = ", ".join(map(str, gone[:5])) + (" and more" if len(gone) > 5 else "")
+    if gone := evidence.gaps(numbers):
+        some = ", ".join(str(first) if first == end else f"{first} to {end}" for first, end in gone[:5])
         hint = "`jetkeep evidence verify` says what is known of it; who may delete in this repository?"
-        readiness.add("evidence is whole", Level.WARNING, f"the evidence of drill {some} is gone", hint)
+        readiness.add(
+            "evidence is whole",
+            Level.WARNING,
+            f"the evidence of drill {some}{' and more' if gone[5:] else ''} is gone",
+            hint,
+        )
     verdict, due = str(last.body.get("verdict")), str(last.body.get("next_due"))
     if verdict != "SUCCESSFUL":
         hint = str(last.body.get("required_action") or "look at it, and drill again")
