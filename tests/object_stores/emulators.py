@@ -71,12 +71,12 @@ def _folder() -> Path:
 
 
 @contextmanager
-def running_azurite(program: Path) -> Iterator[dict[str, str]]:
-    """The variables with which jetkeep uses a fresh Azurite, with a container `tests`."""
+def running_azurite(program: Path, container: str = CONTAINER) -> Iterator[dict[str, str]]:
+    """The variables with which jetkeep uses a fresh Azurite, with this container."""
     port = _free_port()
     options = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--skipApiVersionCheck", "--silent"]
     with _running([str(program), *options, "--disableTelemetry", "--inMemoryPersistence"], port):
-        _make_container(port)
+        _make_container(port, container)
         yield {
             "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
             "AZURE_STORAGE_ACCOUNT_KEY": KEY,
@@ -85,23 +85,23 @@ def running_azurite(program: Path) -> Iterator[dict[str, str]]:
         }
 
 
-def _make_container(port: int) -> None:
+def _make_container(port: int, container: str) -> None:
     date, version = formatdate(usegmt=True), "2021-08-06"
     lines = ["PUT", *[""] * 11, f"x-ms-date:{date}", f"x-ms-version:{version}"]
-    text = "\n".join([*lines, f"/{ACCOUNT}/{ACCOUNT}/{CONTAINER}", "restype:container"])
+    text = "\n".join([*lines, f"/{ACCOUNT}/{ACCOUNT}/{container}", "restype:container"])
     signature = base64.b64encode(hmac.new(base64.b64decode(KEY), text.encode(), hashlib.sha256).digest()).decode()
     headers = {"x-ms-date": date, "x-ms-version": version, "Authorization": f"SharedKey {ACCOUNT}:{signature}"}
-    status, told, _ = _ask(port, "PUT", f"/{ACCOUNT}/{CONTAINER}?restype=container", b"", headers)
+    status, told, _ = _ask(port, "PUT", f"/{ACCOUNT}/{container}?restype=container", b"", headers)
     assert status == 201, told
 
 
 @contextmanager
-def running_gcs(program: Path) -> Iterator[dict[str, str]]:
-    """The variables with which jetkeep uses a fresh fake-gcs-server, with a bucket `tests`."""
+def running_gcs(program: Path, bucket: str = CONTAINER) -> Iterator[dict[str, str]]:
+    """The variables with which jetkeep uses a fresh fake-gcs-server, with this bucket."""
     port = _free_port()
     options = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
     with _running([str(program), *options, "-public-host", f"127.0.0.1:{port}"], port):
-        body = json.dumps({"name": CONTAINER}).encode()
+        body = json.dumps({"name": bucket}).encode()
         status, told, _ = _ask(port, "POST", "/storage/v1/b?project=p", body, {"Content-Type": "application/json"})
         assert status == 200, told
         with _Front(("127.0.0.1", 0), _translation_to(port)) as front:
