@@ -96,6 +96,18 @@ async def find_point(
     return chosen if lacking else _whole(chosen, streams)
 
 
+async def members(repository: Repository, label: str) -> list[str]:
+    """The labels of the backups that a label stands for: itself, or all of a set.
+
+    Raises:
+        UsageError: there is no such backup or set.
+    """
+    try:
+        return [one.label for one in (await find_point(repository, label, lacking=True)).members]
+    except BadDataError:
+        return [label]
+
+
 async def find_backup(
     repository: Repository, label: str | None, streams: Sequence[str] = (), source: str | None = None
 ) -> Backup:

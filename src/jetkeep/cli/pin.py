@@ -16,24 +16,33 @@ from jetkeep.cli.options import output_options, repository_options
 @click.option("--remove", is_flag=True, help="Take the pin away: the rules decide again.")
 @output_options
 def command(label: str, repo: str | None, reason: str, remove: bool, as_json: bool, quiet: bool) -> int:
-    """Keep a backup for ever, whatever `expire`'s rules say.
+    """Keep a backup or a set for ever, whatever `expire`'s rules say.
 
     \b
     Examples:
       jetkeep pin 20261123-131500 --reason 'before the migration' --repo /backups
       jetkeep pin 20261123-131500 --remove --repo /backups
     """
+    from jetkeep.catalog import members
     from jetkeep.cli.render import document, say
     from jetkeep.cli.running import run
     from jetkeep.cli.settings import open_repository
+    from jetkeep.errors import UsageError
     from jetkeep.repository import pins
 
     async def operation() -> None:
         repository = await open_repository(repo)
-        if remove:
-            await pins.unpin(repository, label)
-        else:
-            await pins.pin(repository, label, reason, now_ns=time.time_ns)
+        try:
+            labels = await members(repository, label)
+        except UsageError:
+            if not remove:
+                raise
+            labels = [label]  # a pin can be left over
+        for one in labels:
+            if remove:
+                await pins.unpin(repository, one)
+            else:
+                await pins.pin(repository, one, reason, now_ns=time.time_ns)
 
     run(operation())
     if as_json:

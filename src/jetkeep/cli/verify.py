@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )
 @output_options
 def command(label: str | None, repo: str | None, sample: float, as_json: bool, quiet: bool) -> int:
-    """Read the stored bytes and check digests, counts, order and fingerprints: of all backups, or of one.
+    """Read the stored bytes and check digests, counts, order and fingerprints: of all backups, or of one or a set.
 
     Exit status 30 when something is damaged; each finding says which backups it touches.
 
@@ -35,7 +35,7 @@ def command(label: str | None, repo: str | None, sample: float, as_json: bool, q
       jetkeep verify latest --repo /backups
       jetkeep verify --sample 10 --repo /backups --json
     """
-    from jetkeep.catalog import find_backup
+    from jetkeep.catalog import find_point, members
     from jetkeep.cli.progress import progress
     from jetkeep.cli.running import run
     from jetkeep.cli.settings import open_repository
@@ -44,10 +44,9 @@ def command(label: str | None, repo: str | None, sample: float, as_json: bool, q
 
     async def operation() -> VerifyReport:
         repository = await open_repository(repo)
-        wanted = label
-        if wanted == "latest":
-            wanted = (await find_backup(repository, None)).label
-        async with lease_if_possible(repository.store, "read", now_ns=time.time_ns, labels=[wanted or "*"]):
+        wanted = (await find_point(repository, None)).label if label == "latest" else label
+        labels = await members(repository, wanted) if wanted else ["*"]
+        async with lease_if_possible(repository.store, "read", now_ns=time.time_ns, labels=labels):
             with progress(quiet) as emit:
                 return await verify(repository, emit=emit, label=wanted, sample=sample / 100)
 

@@ -8,8 +8,9 @@ from jetkeep import evidence
 from jetkeep.errors import JetkeepError, StoreError
 from jetkeep.readiness.findings import Level, Readiness, Thresholds
 from jetkeep.repository.documents import Backup, moment_of
-from jetkeep.repository.leases import lease
+from jetkeep.repository.leases import lease, live_leases
 from jetkeep.repository.repository import Repository
+from jetkeep.repository.sets import RestorePoint, restore_points
 
 #: The next backup shares nothing with earlier ones where streams have changed: below twice its size is a warning.
 ROOM_FACTOR = 2.0
@@ -39,13 +40,18 @@ async def probe_repository(
     for one in damage:
         readiness.add("backups are readable", Level.CRITICAL, f"{one.error.what} [{one.error.code}]", one.error.hint)
     await _writable(repository, readiness, writing=writing, now_ns=now_ns)
-    newest = {one.source: one for one in backups if one.status == "complete" and source in (None, one.source)}
+    points = restore_points(backups)
+    sources = sorted({one.source for one in backups if source in (None, one.source)})
+    newest = {
+        name: part for name in sources for point in points if (part := point.of(name)) is not None and part.complete
+    }
     if not newest:
         of = f" of source {source}" if source else ""
         readiness.add("newest backup", Level.WARNING, f"there is no complete backup{of}", "run `jetkeep backup`")
-    for name, backup in sorted(newest.items()):
-        _age(readiness, name, backup, thresholds, now_ns() / 1e9)
-    await _room(repository, readiness, list(newest.values()))
+    for name, point in sorted(newest.items()):
+        _age(readiness, name, point, thresholds, now_ns() / 1e9)
+    await _sets(repository, readiness, [one for one in points if source in (None, *one.sources)], now_ns())
+    await _room(repository, readiness, [one for point in newest.values() for one in point.backups])
     await _drilled(repository, readiness, now_ns() / 1e9)
 
 
@@ -63,14 +69,28 @@ async def _writable(repository: Repository, readiness: Readiness, *, writing: bo
         readiness.add("repository takes writes", Level.OK, "yes")
 
 
-def _age(readiness: Readiness, source: str, backup: Backup, thresholds: Thresholds, now_s: float) -> None:
-    began = moment_of(backup.started_at).timestamp()
+async def _sets(repository: Repository, readiness: Readiness, points: Sequence[RestorePoint], now_ns: int) -> None:
+    """Name what the newest set lacks, unless a backup is at work, which may be its own."""
+    newest = next((one for one in reversed(points) if one.parts), None)
+    if newest is None:
+        return
+    if not newest.lost:
+        readiness.add("newest set", Level.OK, f"{newest.label}: all {len(newest.parts)} parts are there")
+    elif any(one.purpose == "backup" for one in await live_leases(repository.store, now_ns)):
+        readiness.add("newest set", Level.OK, f"{newest.label} lacks {', '.join(newest.lost)}, and a backup is at work")
+    else:
+        hint = f"run the lost part again with --label {newest.label}: `jetkeep info` has the command"
+        readiness.add("newest set", Level.WARNING, f"{newest.label} lacks {', '.join(newest.lost)}", hint)
+
+
+def _age(readiness: Readiness, source: str, point: RestorePoint, thresholds: Thresholds, now_s: float) -> None:
+    began = point.started.timestamp()
     readiness.newest[source] = began
     age = now_s - began
-    words, hint = f"{backup.label}, {_duration(age)} old", "find out why no backup was made since"
+    words, hint = f"{point.label}, {_duration(age)} old", "find out why no backup was made since"
     level = Level.OK
     if age < -_CLOCKS_DIFFER_S:
-        level, words, hint = Level.WARNING, f"{backup.label} is from the future", "one of the clocks is wrong"
+        level, words, hint = Level.WARNING, f"{point.label} is from the future", "one of the clocks is wrong"
     elif age >= thresholds.critical_age_s:
         level = Level.CRITICAL
     elif age >= thresholds.warn_age_s:
