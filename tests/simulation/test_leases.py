@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from jetkeep.catalog import reading
-from jetkeep.errors import LockedError, UsageError
+from jetkeep.errors import AccessDeniedError, LockedError, UsageError
 from jetkeep.repository import encoding, layout, leases
 from jetkeep.repository.documents import LeaseDocument
 from jetkeep.repository.leases import LIFETIME_NS, Lease, lease, live_leases, remove_dead_leases
@@ -273,3 +274,122 @@ async def test_a_reader_whose_backup_went_just_before_is_told(tmp_path: Path) ->
             pytest.fail("there is nothing to read")
     assert gone.value.code == "usage.no-such-backup"
     assert not list(tmp_path.glob("leases/*"))
+
+
+# Clocks that are wrong by an hour, keys that may only add, leases that somebody takes away.
+
+HOUR_NS = 3600 * SECOND_NS
+ELSEWHERE = "another boot/4026531836/1"
+
+
+@pytest.mark.parametrize("off_ns", [-HOUR_NS, HOUR_NS])
+async def test_a_lease_written_by_a_wrong_clock_is_live_for_five_minutes_like_any_other(
+    tmp_path: Path, off_ns: int
+) -> None:
+    async with lease(LocalStore(tmp_path), "backup", now_ns=lambda: time.time_ns() + off_ns):
+        rewrite(tmp_path, host="elsewhere", process=ELSEWHERE)
+        assert await purposes(tmp_path) == ["backup"]
+        assert await purposes(tmp_path, LIFETIME_NS + SECOND_NS) == []
+
+
+@pytest.mark.parametrize("off_ns", [-HOUR_NS, HOUR_NS])
+async def test_whoever_has_a_wrong_clock_sees_the_same_leases_as_everybody_and_is_told(
+    tmp_path: Path, off_ns: int
+) -> None:
+    told: list[str] = []
+    store = LocalStore(tmp_path)
+    async with lease(store, "expire", now_ns=time.time_ns):
+        rewrite(tmp_path, host="elsewhere", process=ELSEWHERE)
+        async with lease(store, "backup", now_ns=lambda: time.time_ns() + off_ns, tell=told.append) as held:
+            assert [one.purpose for one in await held.others()] == ["expire"]
+            with pytest.raises(LockedError):
+                await held.wait_for_expire(patience_s=0)
+            dead = (tmp_path / held.key).stat().st_mtime_ns - LIFETIME_NS - 5 * SECOND_NS
+            (path,) = tmp_path.glob("leases/expire-*.json")
+            os.utime(path, ns=(dead, dead))
+            assert await held.others() == []
+            held.check()
+    (words,) = told
+    assert "ahead of" in words if off_ns > 0 else "behind" in words
+    assert re.search(r"\b(3599|3600|3601) seconds", words)
+
+
+async def test_a_clock_that_is_set_back_does_not_make_a_lease_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, steady = Clock(), Clock()
+    monkeypatch.setattr(leases, "_steady_ns", steady)
+    async with lease(LocalStore(tmp_path), "backup", now_ns=clock) as held:
+        clock.ahead_ns, steady.ahead_ns = -HOUR_NS, LIFETIME_NS
+        with pytest.raises(LockedError):
+            held.check()
+
+
+class AppendOnly(LocalStore):
+    """What credentials that can only add objects meet."""
+
+    async def replace(self, key: str, data: bytes) -> None:
+        if (Path(self.url) / key).exists():
+            raise AccessDeniedError(f"no permission to overwrite {key}")
+        await super().replace(key, data)
+
+    async def delete(self, key: str) -> None:
+        raise AccessDeniedError(f"no permission to delete {key}")
+
+
+async def test_a_key_that_can_only_add_keeps_its_lease_under_other_names_and_says_what_it_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = await new_repository(tmp_path)
+    told: list[str] = []
+    clock = Clock()
+    async with lease(AppendOnly(tmp_path), "backup", now_ns=clock, tell=told.append) as held:
+        first = held.key
+        await held.renew()
+        clock.ahead_ns = LIFETIME_NS - 10 * SECOND_NS
+        await held.renew()
+        assert held.key != first
+        assert len(list(tmp_path.glob("leases/*.json"))) == 3
+        assert await held.others() == []
+        assert "late" in await committed(tmp_path, held, "late")
+    (words,) = [one for one in told if "may not delete" in one]
+    assert held.key in words
+    assert "ends by itself" in words
+    for path in tmp_path.glob("leases/*.json"):
+        document = encoding.unseal(path.read_bytes(), path.name, LeaseDocument)
+        document.owner.process = ELSEWHERE
+        path.write_bytes(encoding.seal(document))
+    assert await purposes(tmp_path, LIFETIME_NS + SECOND_NS) == []
+    await remove_dead_leases(repository.store, time.time_ns() + LIFETIME_NS + SECOND_NS)
+    assert not list(tmp_path.glob("leases/*.json"))
+
+
+async def test_a_run_whose_lease_was_taken_away_commits_nothing_and_does_not_bring_it_back(tmp_path: Path) -> None:
+    await new_repository(tmp_path)
+    async with lease(LocalStore(tmp_path), "backup", now_ns=time.time_ns) as held:
+        (tmp_path / held.key).unlink()
+        with pytest.raises(LockedError) as taken:
+            await committed(tmp_path, held, "late")
+        assert taken.value.code == "repository.lease-taken"
+        await held.renew()
+        assert not list(tmp_path.glob("leases/*.json"))
+        assert "backups/late.json" not in files(tmp_path)
+
+
+async def test_leases_that_pile_up_cost_no_reads(tmp_path: Path) -> None:
+    reads: list[str] = []
+
+    class Counting(LocalStore):
+        async def read(self, key: str, max_bytes: int) -> bytes:
+            reads.append(key)
+            return await super().read(key, max_bytes)
+
+    async with lease(LocalStore(tmp_path), "backup", now_ns=time.time_ns):
+        (path,) = tmp_path.glob("leases/*.json")
+        old = time.time_ns() - 2 * HOUR_NS
+        for at in range(50):
+            left = tmp_path / "leases" / f"backup-{at:016x}.json"
+            left.write_bytes(path.read_bytes())
+            os.utime(left, ns=(old, old))
+        assert len(await live_leases(Counting(tmp_path), time.time_ns())) == 1
+        assert len(reads) == 1

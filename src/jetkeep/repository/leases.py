@@ -7,10 +7,12 @@ import contextlib
 import os
 import platform
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,31 +27,96 @@ from jetkeep.errors import (
 )
 from jetkeep.repository import encoding, layout
 from jetkeep.repository.documents import LeaseDocument, Owner, moment_of
-from jetkeep.repository.store import ObjectInfo, Store, create_surely
+from jetkeep.repository.store import ObjectInfo, Store, create_surely, side_by_side
 
+#: A lease is live for so long after the store says that it was last written: no clock but the store's counts.
 LIFETIME_NS = 300 * 10**9
 RENEWAL_S = 60.0
 #: Nothing is committed or deleted under a lease that has less than this left: others may be about to ignore it.
 MARGIN_NS = 60 * 10**9
 #: Longer than the lease of an expire that died lasts.
 EXPIRE_PATIENCE_S = 900.0
+#: From which difference between this machine's clock and the store's on people are told.
+CLOCKS_DIFFER_NS = 60 * 10**9
+#: A lease that was last written before this is dead, and is not even read: those whom a key cannot delete add up.
+_FORGOTTEN_NS = 3600 * 10**9
 _MAX_LEASE = 1024 * 1024
 LeaseClock = Callable[[], int]
+#: Takes one sentence for people.
+Tell = Callable[[str], None]
+
+
+class Seen(NamedTuple):
+    """A lease as it was found: live or dead; its document where it was worth reading, and `age_ns` since it was last written."""
+
+    key: str
+    live: bool
+    age_ns: int
+    document: LeaseDocument | None
+
+
+class _Moment(NamedTuple):
+    """When a lease was written: before and after by the local clock, and before by one that nobody sets."""
+
+    before_ns: int
+    after_ns: int
+    steady_ns: int
+
+    def ahead_of(self, modified_ns: int) -> int:
+        """How far the local clock is ahead of the store's, which says that it was at `modified_ns` (perhaps cut to seconds)."""
+        if self.before_ns - 2 * 10**9 <= modified_ns <= self.after_ns + 10**9:
+            return 0
+        return (self.before_ns + self.after_ns) // 2 - modified_ns
 
 
 class Lease:
-    """A lease that this process holds; renewed until its context ends."""
+    """A lease that this process holds; renewed until its context ends.
 
-    def __init__(self, store: Store, document: LeaseDocument, now_ns: LeaseClock) -> None:
-        self._store, self._now_ns = store, now_ns
+    Attributes:
+        ahead_ns: how far this machine's clock is ahead of the store's, known after `others`; 0 within what cannot be told.
+    """
+
+    def __init__(self, store: Store, document: LeaseDocument, now_ns: LeaseClock, tell: Tell) -> None:
+        self._store, self._now_ns, self._tell = store, now_ns, tell
         self.document = document
-        self.key = layout.lease_key(document.purpose, document.nonce)
-        self._lapsed = False
+        self.ahead_ns = 0
+        self._told = False
+        self._written = _Moment(now_ns(), now_ns(), _steady_ns())
+        self._mine = {self.key}
+        self._lapsed = self._taken = False
         self._changing = asyncio.Lock()
 
+    @property
+    def key(self) -> str:
+        """Where it lies."""
+        return layout.lease_key(self.document.purpose, self.document.nonce)
+
+    def written(self, before_ns: int, steady_ns: int) -> None:
+        """It was just written, in a request that began at these times."""
+        self._written = _Moment(before_ns, self._now_ns(), steady_ns)
+
     async def others(self) -> list[LeaseDocument]:
-        """The live leases of everybody else."""
-        return [one for one in await live_leases(self._store, self._now_ns()) if one.nonce != self.document.nonce]
+        """The live leases of everybody else, by the store's clock, which our own lease tells: this machine's may be wrong."""
+        async with self._changing:
+            infos = await _listed(self._store)
+            now = self._now_ns() - self.ahead_ns
+            for info in infos:
+                if info.key == self.key:
+                    now = info.modified_ns + _steady_ns() - self._written.steady_ns
+                    self.ahead_ns = self._written.ahead_of(info.modified_ns)
+        self._tell_of_clocks()
+        found = await _look(self._store, [one for one in infos if one.key not in self._mine], now)
+        return [one.document for one in found if one.live and one.document]
+
+    def _tell_of_clocks(self) -> None:
+        if abs(self.ahead_ns) <= CLOCKS_DIFFER_NS or self._told:
+            return
+        self._told = True
+        way = "ahead of" if self.ahead_ns > 0 else "behind"
+        self._tell(
+            f"this machine's clock is {abs(self.ahead_ns) // 10**9} seconds {way} the store's at {self._store.url}: what it "
+            "writes there says wrong times; set the clock (NTP)"
+        )
 
     async def wait_for_expire(self, patience_s: float = EXPIRE_PATIENCE_S) -> None:
         """Return when no expire is at work. One that died is waited for until its lease ends.
@@ -68,8 +135,15 @@ class Lease:
         """Nobody can have taken this lease for dead, nor will in the next minute. To be called before each commit and deletion.
 
         Raises:
-            LockedError: it could not be renewed in time (a suspended machine, a store that did not answer).
+            LockedError: it could not be renewed in time (a suspended machine, a store that did not answer), or was taken away.
         """
+        if self._taken:
+            raise LockedError(
+                f"this run's lease {self.key} was taken away (`jetkeep unlock --force`, or by hand)",
+                code="repository.lease-taken",
+                means="nothing was committed or deleted after that; finished backups are untouched",
+                hint="run it again, when whoever took it away is done",
+            )
         if self._left() < MARGIN_NS:
             raise LockedError(
                 f"this run's lease {self.key} was not renewed in time, so others may have taken this run for dead",
@@ -78,14 +152,44 @@ class Lease:
                 hint="run it again; if it comes back, look at whether the store answers and the clock is steady",
             )
 
+    async def confirm(self) -> None:
+        """Like `check`, and look at the store whether somebody took the lease away. To be called before the first deletion and a commit.
+
+        Raises:
+            LockedError: see `check`.
+        """
+        async with self._changing:
+            await self._look_whether_taken()
+        self.check()
+
+    async def _look_whether_taken(self) -> None:
+        try:
+            await self._store.read(self.key, _MAX_LEASE)
+        except NoObjectError:
+            self._taken = True
+        except (StoreError, BadDataError):
+            pass  # not known: then time alone decides
+
     async def renew(self) -> None:
-        """Extend the lease from now; a clock that went back does not shorten it."""
+        """Extend the lease from now; a clock that went back does not shorten it. One that was taken away stays away."""
         async with self._changing:
             self._left()
+            await self._look_whether_taken()
+            if self._taken:
+                return
             ends = max(_ns(self.document.expires_at), self._now_ns() + LIFETIME_NS)
             renewed = msgspec.structs.replace(self.document, expires_at=rfc3339(ends))
-            await self._store.replace(self.key, encoding.seal(renewed))
+            before, steady = self._now_ns(), _steady_ns()
+            try:
+                await self._store.replace(self.key, encoding.seal(renewed))
+            except (AccessDeniedError, AlreadyThereError):
+                # A key that can only add objects goes on under another name; the old lease ends by itself.
+                renewed = msgspec.structs.replace(renewed, nonce=secrets.token_hex(8))
+                key = layout.lease_key(renewed.purpose, renewed.nonce)
+                self._mine.add(key)
+                await _create(self._store, key, encoding.seal(renewed))
             self.document = renewed
+            self.written(before, steady)
 
     async def keep(self) -> None:
         """Renew for ever; one failed renewal is made good by the next, long before the lease ends."""
@@ -98,24 +202,34 @@ class Lease:
         """Stop renewing and take the lease away. One that cannot be taken away ends by itself."""
         async with self._changing:
             keeper.cancel()
-            with contextlib.suppress(StoreError):
+            try:
                 await asyncio.shield(self._store.delete(self.key))
+            except AccessDeniedError:
+                self._tell(f"these credentials may not delete: the lease {self.key} stays there and ends by itself")
+            except StoreError:
+                pass  # the next expire takes it away
 
     def _left(self) -> int:
         """How long it still holds, in nanoseconds; below 0 for ever once it has ended."""
-        left = _ns(self.document.expires_at) - self._now_ns()
+        # A clock that is set back must not make it longer: others go by the store's.
+        steady = self._written.steady_ns + LIFETIME_NS - _steady_ns()
+        left = min(_ns(self.document.expires_at) - self._now_ns(), steady)
         self._lapsed = self._lapsed or left < 0
         return -1 if self._lapsed else left
 
 
 @asynccontextmanager
-async def lease(store: Store, purpose: str, *, now_ns: LeaseClock, labels: Sequence[str] = ()) -> AsyncIterator[Lease]:
+async def lease(
+    store: Store, purpose: str, *, now_ns: LeaseClock, labels: Sequence[str] = (), tell: Tell = lambda words: None
+) -> AsyncIterator[Lease]:
     """Hold a lease while the block runs; `labels` are the backups that it protects.
+
+    `tell` hears of a clock that is wrong, and of a lease that cannot be taken away.
 
     Raises:
         StoreError: it could not be created.
     """
-    now = now_ns()
+    now, steady = now_ns(), _steady_ns()
     document = LeaseDocument(
         purpose=purpose,
         nonce=secrets.token_hex(8),
@@ -124,10 +238,11 @@ async def lease(store: Store, purpose: str, *, now_ns: LeaseClock, labels: Seque
         expires_at=rfc3339(now + LIFETIME_NS),
         labels=list(labels),
     )
-    held = Lease(store, document, now_ns)
+    held = Lease(store, document, now_ns, tell)
     creating = asyncio.ensure_future(_create(store, held.key, encoding.seal(document)))
     try:
         await asyncio.shield(creating)
+        held.written(now, steady)
     except asyncio.CancelledError:
         # It may be created all the same, and would then keep `expire` waiting for nobody.
         await asyncio.wait({creating})
@@ -159,38 +274,51 @@ async def lease_if_possible(
 
 
 async def live_leases(store: Store, now_ns: int) -> list[LeaseDocument]:
-    """All leases whose owner runs, or where that cannot be known, that have not ended by the clock `now_ns`.
+    """All leases whose owner runs, or where that cannot be known, that were written lately by the clock `now_ns`.
 
     A damaged one protects everything for as long as it can have been live: it comes back with the purpose of its
     name and the label `*`.
     """
-    return [document for _, document in await _leases(store, now_ns) if document is not None]
+    return [one.document for one in await leases_in(store, now_ns) if one.live and one.document]
 
 
-async def remove_dead_leases(store: Store, now_ns: int) -> None:
-    """Remove the leases that crashed runs left behind."""
-    for info, document in await _leases(store, now_ns):
-        if document is None:
-            await store.delete(info.key)
+async def leases_in(store: Store, now_ns: int) -> list[Seen]:
+    """Every lease, the oldest first."""
+    found = await _look(store, await _listed(store), now_ns)
+    return sorted(found, key=lambda one: -one.age_ns)
 
 
-async def _leases(store: Store, now_ns: int) -> list[tuple[ObjectInfo, LeaseDocument | None]]:
-    """Every lease with its document, None when it has ended."""
-    found: list[tuple[ObjectInfo, LeaseDocument | None]] = []
-    async for info in store.list(layout.LEASES):
-        if not info.key.endswith(".json"):
-            continue
+async def remove_dead_leases(store: Store, now_ns: int) -> list[Seen]:
+    """Remove the leases that crashed runs, and keys that may not delete, left behind; durable with the next `sync`.
+
+    Raises:
+        AccessDeniedError: this key may not delete either.
+    """
+    dead = [one for one in await leases_in(store, now_ns) if not one.live]
+    await side_by_side(store.delete, [one.key for one in dead])
+    return dead
+
+
+async def _listed(store: Store) -> list[ObjectInfo]:
+    return [info async for info in store.list(layout.LEASES) if info.key.endswith(".json")]
+
+
+async def _look(store: Store, infos: Sequence[ObjectInfo], now_ns: int) -> list[Seen]:
+    async def one(info: ObjectInfo) -> Seen | None:
+        age = now_ns - info.modified_ns
+        live = age < LIFETIME_NS
+        if age > _FORGOTTEN_NS:
+            return Seen(info.key, False, age, None)
         try:
             document = encoding.unseal(await store.read(info.key, _MAX_LEASE), info.key, LeaseDocument)
-            runs = _runs(document.owner)
-            live = _ns(document.expires_at) > now_ns if runs is None else runs
-            found.append((info, document if live else None))
         except NoObjectError:
-            continue  # taken away between listing and reading
-        except (BadDataError, ValueError):
-            live = now_ns - info.modified_ns < LIFETIME_NS
-            found.append((info, _unreadable(info) if live else None))
-    return found
+            return None  # taken away between listing and reading
+        except BadDataError:
+            return Seen(info.key, live, age, _unreadable(info))
+        runs = _runs(document.owner)
+        return Seen(info.key, live if runs is None else runs, age, document)
+
+    return [found for found in await side_by_side(one, infos) if found]
 
 
 def _unreadable(info: ObjectInfo) -> LeaseDocument:
@@ -229,13 +357,17 @@ def _runs(owner: Owner) -> bool | None:
 
 def locked(holder: LeaseDocument) -> LockedError:
     """The error that names who holds what is needed."""
-    key = layout.lease_key(holder.purpose, holder.nonce)
     return LockedError(
         f"{holder.purpose} is at work on {holder.owner.host} (process {holder.owner.pid}) since {holder.acquired_at}",
         means="nothing was changed",
-        hint=f"wait for it; if it died, its lease ends at {holder.expires_at} by the clock of its machine: if that is wrong, "
-        f"remove {key} once you are sure that it does not run",
+        hint="wait for it; if it died, its lease ends by itself five minutes after it was last renewed; `jetkeep unlock` shows "
+        f"who holds what, and takes this one away with --force {holder.nonce} once you are sure that it does not run",
     )
+
+
+def _steady_ns() -> int:
+    """A clock that nobody sets, and that goes on while the machine is suspended."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def rfc3339(ns: int) -> str:
