@@ -1,4 +1,4 @@
-"""A wrapper round a real directory store that fails on purpose, at chosen calls.
+"""A wrapper round a real store that fails on purpose, at chosen calls.
 
 What must be survived, each with nothing lost that was committed:
 
@@ -8,6 +8,8 @@ What must be survived, each with nothing lost that was committed:
 - the store says no, or that it failed, or nothing for a while (`refuse`, `fail`, `slow`);
 - the answer is lost although the work was done (`lose_answer`), or the work was not done and nobody knows (`lose_request`);
 - one read gives other bytes (`flip_bit`, `cut`), a listing lacks what was just written (`stale_list`).
+
+Losses that only a directory has (`torn_write`, what the machine's death takes) are for directories only.
 
 Not survived, only found: bytes that rot on the disk (tests/property/test_corruption.py).
 """
@@ -25,7 +27,7 @@ from jetkeep.errors import AccessDeniedError, OutcomeUnknownError, StoreFailedEr
 from jetkeep.repository import encoding, layout
 from jetkeep.repository.documents import LeaseDocument
 from jetkeep.repository.local import LocalStore
-from jetkeep.repository.store import ObjectInfo
+from jetkeep.repository.store import ObjectInfo, Store
 
 
 class Crash(BaseException):
@@ -44,6 +46,18 @@ class Call(NamedTuple):
 Faults = Callable[[Call], str | None]
 LOSSES = ("power_loss", "torn_loss", "undelete")
 CRASHES = ("crash_before", "crash_after", "torn_write", *LOSSES)
+#: What an object store can do to its client.
+ANYWHERE = (
+    "crash_before",
+    "crash_after",
+    "fail",
+    "refuse",
+    "lose_answer",
+    "lose_request",
+    "stale_list",
+    "flip_bit",
+    "cut",
+)
 
 
 def at(number: int, fault: str) -> Faults:
@@ -56,13 +70,14 @@ NOT_DURABLE: dict[Path, set[str]] = {}
 
 
 class FaultyStore:
-    """A LocalStore that misbehaves."""
+    """A store that misbehaves; given by its directory, or itself."""
 
-    def __init__(self, root: Path, faults: Faults = lambda call: None) -> None:
-        self.inner = LocalStore(root)
+    def __init__(self, place: Path | Store, faults: Faults = lambda call: None) -> None:
+        self.inner: Store = LocalStore(place) if isinstance(place, Path) else place
         self.calls: list[Call] = []
-        self._root, self._faults = root, faults
-        self._unsynced = NOT_DURABLE.setdefault(root, set())
+        self._root = place if isinstance(place, Path) else Path("/nonexistent")
+        self._faults = faults
+        self._unsynced = NOT_DURABLE.setdefault(self._root, set())
         self._to_sync: set[str] = set()
         self._deleted: dict[str, bytes] = {}
         self._listed: dict[str, set[str]] = {}
@@ -182,9 +197,9 @@ class FaultyStore:
             (self._root / key).write_bytes(data)
 
 
-async def bury(root: Path) -> None:
+async def bury(place: Path | Store) -> None:
     """Make every lease one of a process that is gone: in these tests whoever "died" has the number of this process."""
-    store = LocalStore(root)
+    store: Store = LocalStore(place) if isinstance(place, Path) else place
     async for info in store.list(layout.LEASES):
         lease = encoding.unseal(await store.read(info.key, 2**20), info.key, LeaseDocument)
         lease.owner.process = lease.owner.process.rpartition("/")[0] + "/1"
