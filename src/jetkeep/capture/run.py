@@ -15,7 +15,7 @@ from jetkeep.capture.selection import select
 from jetkeep.capture.stream import Captured, capture_stream
 from jetkeep.errors import JetkeepError
 from jetkeep.jetstream import JetStream
-from jetkeep.model import Emit, JsonDict, StreamBegan, StreamEnded
+from jetkeep.model import Emit, JsonDict, Notice, StreamBegan, StreamEnded
 from jetkeep.repository.documents import Backup, Failure, Selection, ServerFacts, StreamEntry, Tool
 from jetkeep.repository.fanout import FanOut
 from jetkeep.repository.repository import Repository
@@ -71,7 +71,7 @@ async def back_up(
     began = loop.time()
     started = datetime.fromtimestamp(now_ns() / 1e9, UTC)
     into = repository if isinstance(repository, FanOut) else FanOut.alone(repository)
-    async with into.at_work(now_ns):
+    async with into.at_work(now_ns, lambda words: emit(Notice(words))):
         listing = await js.stream_list()
         infos = {str(info["config"]["name"]): info for info in listing.infos}
         unreachable = set(listing.offline)

@@ -17,7 +17,7 @@ import msgspec
 from jetkeep.errors import BadDataError, JetkeepError, StoreFailedError
 from jetkeep.repository import layout
 from jetkeep.repository.documents import Backup, Manifest, ManifestRef, SegmentRef, StreamEntry
-from jetkeep.repository.leases import Lease, LeaseClock, lease
+from jetkeep.repository.leases import Lease, LeaseClock, Tell, lease
 from jetkeep.repository.repository import Repository
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Member:
         required: a run that does not reach it has failed.
         failure: why it takes no part any more.
         committed: the backup, once it is there.
+        caught_up, behind: labels of earlier backups that were brought to it, and what could not be, with why.
         archive: where it has the files of the run.
     """
 
@@ -52,6 +53,8 @@ class Member:
     failure: JetkeepError | None = None
     committed: Backup | None = None
     held: Lease | None = None
+    caught_up: list[str] = field(default_factory=list)
+    behind: dict[str, JetkeepError] = field(default_factory=dict)
     archive: ManifestRef | None = None
     _segments: dict[str, SegmentRef] = field(default_factory=dict)
     _manifests: dict[str, tuple[ManifestRef, int]] = field(default_factory=dict)
@@ -118,12 +121,16 @@ class FanOut:
         return [one for one in self.members if one.failure is None]
 
     @asynccontextmanager
-    async def at_work(self, now_ns: LeaseClock) -> AsyncIterator[None]:
-        """Hold a lease in each of them while the block runs, and begin when no expire is at work there."""
+    async def at_work(self, now_ns: LeaseClock, tell: Tell = lambda words: None) -> AsyncIterator[None]:
+        """Hold a lease in each of them while the block runs, and begin when no expire is at work there.
+
+        `tell` hears of clocks that differ, and of leases that cannot be taken away.
+        """
         async with AsyncExitStack() as stack:
 
             async def begin(member: Member) -> None:
-                member.held = await stack.enter_async_context(lease(member.open.store, "backup", now_ns=now_ns))
+                own = lease(member.open.store, "backup", now_ns=now_ns, tell=tell)
+                member.held = await stack.enter_async_context(own)
                 await member.held.wait_for_expire()
 
             await self._each(begin, patience_s=None)
