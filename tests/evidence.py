@@ -19,7 +19,7 @@ from tests.repositories import Stream, new_repository, orders, take
 
 
 async def drilled(
-    folder: Path, streams: dict[str, Stream] | None = None, **options: Any
+    folder: Path, streams: dict[str, Stream] | None = None, *, sealed: bool = False, failure: str = "", **options: Any
 ) -> tuple[Repository, DrillReport, JsonDict]:
     """A repository with one backup, and what a good drill of it says."""
     repository = await new_repository(folder)
@@ -36,6 +36,12 @@ async def drilled(
         findings.found = dict(findings.to_dict()["expected"])
         findings.consumers = [{"name": "c", "expected": expected, "found": expected, "verdict": "SUCCESSFUL"}]
         report.streams.append(findings)
+        if failure:
+            findings.found["fingerprint"] = "1" * 32
+            findings.wrong.append(failure)
+            report.fail(failure)
+        if sealed:
+            one.entry.fingerprint = ""
     facts = Facts(
         repository.id, repository.url, backup, "0" * 64, chosen, DrillOptions(operator="me", **options), "here"
     )

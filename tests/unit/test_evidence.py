@@ -390,6 +390,19 @@ async def test_the_chain_goes_on_after_a_damaged_document(tmp_path: Path) -> Non
     assert await found(repository) == [("damaged", "evidence/00000003.json")]
 
 
+async def test_evidence_of_a_sealed_backup_confirms_no_guess_of_its_content(tmp_path: Path) -> None:
+    _, report, facts = await drilled(tmp_path / "open")
+    fingerprint = facts["streams"][0]["expected"]["fingerprint"]
+    assert fingerprint in json.dumps(facts)
+    wrong = f"fingerprint: {'1' * 32}, not {fingerprint}"
+    _, _, facts = await drilled(tmp_path / "sealed", sealed=True, failure=wrong)
+    text = json.dumps(facts)
+    assert fingerprint not in text
+    assert "1" * 32 not in text
+    assert report.check is not None
+    assert facts["user_check"]["output"] == facts["streams"][0]["expected"]["fingerprint"] == "[hidden]"
+
+
 # The page
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jetkeep import __version__
 from jetkeep.catalog import Chosen
 from jetkeep.drill.phases import RECOVERY
-from jetkeep.drill.redaction import redacted
+from jetkeep.drill.redaction import HIDDEN, redacted
 from jetkeep.model import JsonDict
 from jetkeep.repository.documents import Backup
 
@@ -41,10 +41,21 @@ class Facts:
     options: DrillOptions
     host: str
 
+    @property
+    def sealed(self) -> bool:
+        """The backup keeps its streams' fingerprints to who can open it."""
+        return any(not one.entry.fingerprint for one in self.streams)
+
 
 def document(report: DrillReport, facts: Facts, secrets: Sequence[str]) -> JsonDict:
-    """Everything that was expected and found. No secret is in it, as far as one can be recognised."""
+    """Everything that was expected and found. No secret is in it, as far as one can be recognised.
+
+    Evidence is not sealed, auditors read it: so of a sealed repository it holds no fingerprint and no output of the check,
+    by which who has the bucket could confirm or read what is sealed.
+    """
     options = facts.options
+    if facts.sealed:
+        secrets = [*secrets, *_fingerprints(report)]
     return {
         "schema": SCHEMA,
         "drill_id": report.drill_id,
@@ -68,8 +79,8 @@ def document(report: DrillReport, facts: Facts, secrets: Sequence[str]) -> JsonD
         },
         "seconds": round(report.seconds, 3),
         "sample": {"size": options.sample, "seed": options.seed},
-        "streams": [one.to_dict() for one in report.streams],
-        "user_check": _user_check(report, secrets),
+        "streams": [_without(one.to_dict(), _fingerprints(report) if facts.sealed else ()) for one in report.streams],
+        "user_check": _user_check(report, secrets, output=not facts.sealed),
         "failures": [redacted(one, secrets) for one in report.failures],
         "required_action": report.required_action,
     }
@@ -118,14 +129,31 @@ def _against(seconds: float, target: float | None) -> JsonDict:
     return {"seconds": round(seconds, 3), "target_seconds": target, "met": met}
 
 
-def _user_check(report: DrillReport, secrets: Sequence[str]) -> JsonDict | None:
+def _fingerprints(report: DrillReport) -> set[str]:
+    found = {str(one.found["fingerprint"]) for one in report.streams if one.found}
+    return found | {one.manifest.fingerprint for one in report.streams}
+
+
+def _without(value: Any, secrets: Collection[str]) -> Any:
+    """The value with these texts taken out of whatever is in it."""
+    if isinstance(value, dict):
+        return {key: _without(one, secrets) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without(one, secrets) for one in value]
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, HIDDEN)
+    return value
+
+
+def _user_check(report: DrillReport, secrets: Sequence[str], *, output: bool) -> JsonDict | None:
     if (check := report.check) is None:
         return None
     return {
         "command": redacted(check.command, secrets),
         "status": check.status,
         "seconds": round(check.seconds, 3),
-        "output": redacted(check.output, secrets),
+        "output": redacted(check.output, secrets) if output else HIDDEN,
     }
 
 
