@@ -11,6 +11,7 @@ import pytest
 
 from jetkeep.errors import ServerError
 from jetkeep.jetstream import JetStream
+from jetkeep.model import JsonDict
 from jetkeep.restore.stage import CLAIM
 from jetkeep.sandbox import Sandbox
 from tests.backing_up import run, source_facts, start, told, whole_backups
@@ -96,11 +97,21 @@ async def others(js: JetStream) -> dict[str, Look]:
     return {name: await look(js, name) for name in ("OTHERS", "FOREIGN")}
 
 
+async def settled(js: JetStream, name: str) -> JsonDict | None:
+    """The stream once the server has done what the killed process had asked of it; None when there is none."""
+    looks: list[JsonDict | None] = []
+    while len(looks) < 3 or any(one != looks[-1] for one in looks[-3:]):
+        info = await js.find_stream(name)
+        looks.append(info and {**info, "ts": ""})
+        await asyncio.sleep(0.05)
+    return looks[-1]
+
+
 async def closed_or_whole(js: JetStream, seen: dict[str, Look]) -> set[str]:
     """Each stream is not there, or takes no publishes, or is as it was; the names of those that are there and closed."""
     closed = set()
     for name, was in seen.items():
-        info = await js.find_stream(name)
+        info = await settled(js, name)
         if info is not None and CLAIM not in (info["config"].get("metadata") or {}):
             found = await look(js, name)
             assert (found.config, found.numbers, found.messages) == (was.config, was.numbers, was.messages), name

@@ -39,6 +39,7 @@ def streams(release: Release) -> list[JsonDict]:
         {"name": "MIRROR", "mirror": {"name": "LIMITS"}, "allow_direct": True},
         {"name": "SOURCED", "subjects": ["sourced.>"], "sources": [{"name": "PERSUBJECT"}]},
         {"name": "ZERO", "subjects": ["zero.>"]},
+        {"name": "PACKED", "subjects": ["packed.>"], "compression": "s2"},
         {"name": "DEDUPE", "subjects": ["dedupe.>"], "duplicate_window": HOUR},
     ]
     if release >= (2, 11):
@@ -69,6 +70,8 @@ async def fill(js: JetStream, url: str, release: Release) -> list[str]:
     await js.request("STREAM.PURGE.LIMITS", {"filter": "limits.3"})
     for seq in (5, 6, 7, 90, 202, 203):
         await js.request("STREAM.MSG.DELETE.LIMITS", {"seq": seq, "no_erase": seq % 2 == 0})
+    # A secure delete in a compressed block is what 2.10 loses the block by (ADR 003).
+    await js.request("STREAM.MSG.DELETE.PACKED", {"seq": 2, "no_erase": release < (2, 11)})
     await _consumers(js, release)
     await _clients(url)
     await js.update_stream((await js.stream_info("SEALED"))["config"] | {"sealed": True})
@@ -79,6 +82,8 @@ async def fill(js: JetStream, url: str, release: Release) -> list[str]:
 async def _publish(publisher: Publisher, release: Release) -> None:
     await publisher.store_all((f"limits.{at % 7}", b"p" * at, REPEATED if at % 3 == 0 else b"") for at in range(400))
     await publisher.store_all([(b"limits.caf\xe9.\xff", b"not UTF-8", b""), ("limits.plain", PLAIN, b"")])
+    # A server compresses a block once it is full, with 8 MiB.
+    await publisher.store_all((f"packed.{at}", b"paper %04d " % at * 90_000, b"") for at in range(10))
     await publisher.store_all((f"interest.{at}", b"i%d" % at, b"") for at in range(30))
     await publisher.store_all((f"work.{at % 3}", b"w%d" % at, b"") for at in range(60))
     for name in ("memory", "dedupe"):

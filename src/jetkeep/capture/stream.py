@@ -49,9 +49,9 @@ async def capture_stream(
     try:
         reading, stored = await _read(js, place, timeline, road, info, emit)
     except BadDataError as broken:
-        if road.method != "snapshot" or broken.code != "data.snapshot-errors":
+        if road.method != "snapshot":
             raise
-        # Known from 2.10: the snapshot cannot be read, the messages one by one can.
+        # Known from 2.10: the snapshot cannot be read, the messages one by one can; whether all can, the count tells.
         road, in_memory = Road("messages", f"the server's snapshot failed ({broken.what})"), None
         reading, stored = await _read(js, place, timeline, road, info, emit)
     reading.notes += await _account(js, name, info, reading, stored)
