@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from jetkeep.catalog import proven_segment
@@ -16,6 +17,7 @@ from jetkeep.repository.documents import Backup, Manifest, SegmentRef, StreamEnt
 from jetkeep.repository.fanout import Member
 from jetkeep.repository.leases import lease, lease_if_possible
 from jetkeep.repository.repository import Repository
+from jetkeep.retention import Candidate, Policy, decide
 
 #: Segments that are read, proven and stored at once.
 SEGMENTS_AT_ONCE = 3
@@ -153,3 +155,56 @@ async def _all(work: Callable[[SegmentRef], Coroutine[Any, Any, None]], manifest
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a repository is behind another: backups that are newer than the newest it shares, which are `behind`.
+
+    `newest` is that newest shared one, None when there is none.
+    """
+
+    newest: Backup | None
+    behind: tuple[Backup, ...]
+
+
+async def lag(backups: Sequence[Backup], target: Repository) -> Lag:
+    """How far `target` is behind a repository with these backups (in the order in which they began).
+
+    Raises:
+        StoreError: it cannot be listed.
+    """
+    there, _ = await target.backups()
+    known = {_identity(one) for one in there}
+    behind: list[Backup] = []
+    for backup in reversed(backups):
+        if _identity(backup) in known:
+            return Lag(backup, tuple(reversed(behind)))
+        behind.append(backup)
+    return Lag(None, tuple(reversed(behind)))
+
+
+async def catch_up(
+    source: Repository, target: Repository, policy: Policy | None, *, emit: Emit, now_ns: Callable[[], int]
+) -> CopyReport:
+    """Copy what `target` lacks and its policy would keep: what an expire let go there does not come back.
+
+    Raises:
+        StoreError: one of them cannot be listed, or is locked.
+    """
+    here, _ = await source.backups()
+    there, _ = await target.backups()
+    labels = {one.label for one in missing_from(here, there)} - {one.label for one in there}
+    if labels and policy and not policy.empty:
+        candidates = [_candidate(one) for one in (*there, *(one for one in here if one.label in labels))]
+        kept = decide(candidates, policy, datetime.fromtimestamp(now_ns() / 1e9, UTC))
+        labels &= {one.candidate.label for one in kept if one.keep}
+    if not labels:
+        return CopyReport()
+    return await copy_backups(source, target, labels=sorted(labels), emit=emit, now_ns=now_ns)
+
+
+def _candidate(backup: Backup) -> Candidate:
+    selection = " ".join([*backup.selection.include, *(f"!{one}" for one in backup.selection.exclude)])
+    complete = backup.status == "complete"
+    return Candidate(backup.label, backup.source, backup.started, complete, selection, frozenset(backup.tags))

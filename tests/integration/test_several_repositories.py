@@ -129,3 +129,63 @@ def test_a_label_that_one_of_them_has_is_not_given_again(
     run("backup", "--label", "monday", repo=bucket.url, url=source)
     report = back_up(source, "--label", "monday")
     assert outcome(report) == {"local": "committed", "offsite": "usage.label-taken"}
+
+
+def state(*words: str) -> JsonDict:
+    """`jetkeep info` of the configuration's first repository: the state of the other."""
+    other: JsonDict = json.loads(run("info", "--json", *words, repo="").stdout)["others"][0]
+    return other
+
+
+def labels(url: str) -> list[str]:
+    """The labels of a repository's backups."""
+    return [one["label"] for one in json.loads(run("info", "--json", repo=url).stdout)["backups"]]
+
+
+def test_a_second_repository_that_comes_back_is_brought_what_it_missed(
+    source: str, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured(tmp_path, monkeypatch, bucket.url)
+    key = bucket.server.keys().access_key
+    for label in ("one", "two", "three"):
+        if label == "one":
+            back_up(source, "--label", label)
+            assert state()["behind"] == []
+            monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        else:
+            back_up(source, "--label", label)
+    assert state()["error"]["code"] == "store.no-credentials"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+    assert (state()["behind"], state()["newest"]) == (["two", "three"], "one")
+    assert state()["lag_seconds"] > 0
+    report = back_up(source, "--label", "four")
+    assert report["repositories"][1]["caught_up"] == ["two", "three"]
+    assert labels(bucket.url) == ["one", "two", "three", "four"]
+    assert (state()["behind"], state()["lag_seconds"]) == ([], 0)
+    assert json.loads(run("verify", "--json", repo=bucket.url).stdout)["sound"]
+
+
+def test_each_repository_keeps_what_its_own_rules_say_and_is_not_brought_it_again(
+    source: str, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured(tmp_path, monkeypatch, bucket.url, keep="{ last = 1 }")
+    for label in ("one", "two", "three"):
+        back_up(source, "--label", label)
+    told = json.loads(run("expire", "--json", repo="").stdout)["repositories"]
+    assert [one["url"] for one in told] == [bucket.url]
+    assert (labels(f"{tmp_path}/local"), labels(bucket.url)) == (["one", "two", "three"], ["three"])
+    assert back_up(source, "--label", "four")["repositories"][1]["caught_up"] == []
+    assert labels(bucket.url) == ["three", "four"]
+
+
+def test_copy_fills_what_is_missing_between_the_repositories_of_the_configuration(
+    source: str, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("backup", "--label", "before", repo=tmp_path / "local", url=source)
+    configured(tmp_path, monkeypatch, bucket.url)
+    (target,) = json.loads(run("copy", "--json", repo="").stdout)["targets"]
+    assert (target["copied"], target["failed"]) == (["before"], {})
+    assert contents(f"{tmp_path}/local", "before") == contents(bucket.url, "before")
+    monkeypatch.delenv("JETKEEP_CONFIG")
+    back = json.loads(run("copy", "--json", "--from", bucket.url, "--to", str(tmp_path / "b"), repo="").stdout)
+    assert back["targets"][0]["copied"] == ["before"]

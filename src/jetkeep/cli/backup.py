@@ -59,11 +59,31 @@ def command(
         async with connect(settings) as js:
             into = await open_all(repo)
             with progress(quiet) as emit:
-                return await back_up(js, into, options, emit=emit, now_ns=time.time_ns)
+                report = await back_up(js, into, options, emit=emit, now_ns=time.time_ns)
+        await _catch_up(report, quiet)
+        return report
 
     report = run(operation())
     _print_json(report) if as_json else _print(report)
     return 3 if report.failed or any(one.required for one in report.into.missed) else 0
+
+
+async def _catch_up(report: BackupReport, quiet: bool) -> None:
+    """Bring what the other repositories missed before; a failure is told, and the next run tries again."""
+    from jetkeep.cli.progress import progress
+    from jetkeep.cli.settings import policy_of
+    from jetkeep.errors import JetkeepError
+    from jetkeep.replicate import catch_up
+
+    first, *others = [one for one in report.into.members if one.committed]
+    for member in others:
+        try:
+            with progress(quiet) as emit:
+                copied = await catch_up(first.open, member.open, policy_of(member.name), emit=emit, now_ns=time.time_ns)
+        except JetkeepError as failure:
+            member.behind = {member.name: failure}
+        else:
+            member.caught_up, member.behind = copied.copied, copied.failed
 
 
 def _print(report: BackupReport) -> None:
@@ -91,8 +111,13 @@ def _print(report: BackupReport) -> None:
         say(f"{name}: FAILED: {failure.what}  [{failure.code}]")
         if failure.hint:
             say(f"  do: {failure.hint}")
-    for member in report.into.missed:
-        _print_missed(member)
+    for member in report.into.members:
+        if member.committed is None:
+            _print_missed(member)
+        if member.caught_up:
+            say(f"repository {member.name} was brought what it missed: {', '.join(member.caught_up)}")
+        for name, failure in member.behind.items():
+            say(f"repository {member.name} still misses {name}: {failure.what}  [{failure.code}]")
     done = len(report.captured)
     messages = sum(entry.messages for entry in backup.streams)
     stored = sum(entry.stored_bytes for entry in backup.streams)
@@ -165,5 +190,7 @@ def _repository(member: Member) -> dict[str, Any]:
         "required": member.required,
         "status": "committed" if member.committed else "failed",
         **({"label": member.committed.label} if member.committed else {}),
+        "caught_up": member.caught_up,
+        "still_missing": {label: failure.to_dict() for label, failure in member.behind.items()},
         **({"error": member.failure.to_dict()} if member.failure else {}),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,7 @@ from jetkeep.cli.options import output_options, repository_options
 
 if TYPE_CHECKING:
     from jetkeep.expire import ExpireReport
+    from jetkeep.repository.repository import Repository
 
 
 @click.command("expire")
@@ -41,16 +42,18 @@ def command(
 ) -> int:
     """Let go of backups that no rule keeps. Pins and the newest complete backup always stay.
 
+    Without a rule, and without --repo: each repository of the configuration that says what it keeps, by its own rules.
     Periods are those of UTC. What a running restore or backup needs stays until the next run.
 
     \b
     Examples:
       jetkeep expire --keep-daily 7 --keep-weekly 4 --dry-run --repo /backups
+      jetkeep expire --config jetkeep.toml
       jetkeep expire --keep-within 30d --keep-tag release --repo /backups
     """
     from jetkeep.cli.progress import progress
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import open_repository
+    from jetkeep.cli.settings import open_repository, policy_of, repositories_to_expire
     from jetkeep.expire import expire
     from jetkeep.retention import Policy
 
@@ -58,18 +61,30 @@ def command(
         keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, keep_within, tuple(keep_tags)
     )
 
-    async def operation() -> ExpireReport:
-        repository = await open_repository(repo)
-        with progress(quiet) as emit:
-            return await expire(repository, policy, now_ns=time.time_ns, emit=emit, dry_run=dry_run)
+    async def operation() -> list[tuple[Repository, ExpireReport]]:
+        done = []
+        for name in repositories_to_expire(repo):
+            repository = await open_repository(name)
+            with progress(quiet) as emit:
+                own = policy_of(name) if policy.empty else policy
+                report = await expire(repository, own, now_ns=time.time_ns, emit=emit, dry_run=dry_run)
+            done.append((repository, report))
+        return done
 
-    report = run(operation())
-    _json(report) if as_json else _print(report)
+    done = run(operation())
+    if as_json:
+        _json(done)
+        return 0
+    for repository, report in done:
+        _print(report, repository.url if len(done) > 1 else "")
     return 0
 
 
-def _print(report: ExpireReport) -> None:
+def _print(report: ExpireReport, url: str) -> None:
     from jetkeep.cli.render import say, size, table
+
+    if url:
+        say(f"{url}:")
 
     rows = []
     for one in report.decisions:
@@ -90,26 +105,29 @@ def _print(report: ExpireReport) -> None:
         say(report.kept_back)
 
 
-def _json(report: ExpireReport) -> None:
+def _json(done: list[tuple[Repository, ExpireReport]]) -> None:
     from jetkeep.cli.render import document
 
-    document(
-        "jetkeep.expire/1",
-        {
-            "dry_run": report.dry_run,
-            "backups": [
-                {
-                    "label": one.candidate.label,
-                    "source": one.candidate.source,
-                    "keep": one.keep,
-                    "reasons": one.reasons or [one.why_not],
-                }
-                for one in report.decisions
-            ],
-            "expired": report.expired,
-            "held": report.held,
-            "deleted_objects": report.deleted_objects,
-            "freed_bytes": report.freed_bytes,
-            "kept_back": report.kept_back,
-        },
-    )
+    document("jetkeep.expire/1", {"repositories": [_document(*one) for one in done]})
+
+
+def _document(repository: Repository, report: ExpireReport) -> dict[str, Any]:
+    return {
+        "repository": repository.id,
+        "url": repository.url,
+        "dry_run": report.dry_run,
+        "backups": [
+            {
+                "label": one.candidate.label,
+                "source": one.candidate.source,
+                "keep": one.keep,
+                "reasons": one.reasons or [one.why_not],
+            }
+            for one in report.decisions
+        ],
+        "expired": report.expired,
+        "held": report.held,
+        "deleted_objects": report.deleted_objects,
+        "freed_bytes": report.freed_bytes,
+        "kept_back": report.kept_back,
+    }

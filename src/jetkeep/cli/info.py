@@ -10,8 +10,10 @@ import click
 from jetkeep.cli.options import output_options, repository_options
 
 if TYPE_CHECKING:
+    from jetkeep.cli.lagging import OtherState
     from jetkeep.repository.documents import Backup, Manifest, Pin
     from jetkeep.repository.repository import Damage, Repository
+    from jetkeep.repository.sets import RestorePoint
 
 
 @click.command("info")
@@ -36,26 +38,61 @@ def command(label: str | None, repo: str | None, stream: str | None, as_json: bo
 
 
 async def _show(repo: str | None, label: str | None, stream: str | None, as_json: bool) -> int:
-    from jetkeep.catalog import choose_streams, find_backup
+    from jetkeep.cli.lagging import other_states
     from jetkeep.cli.settings import open_repository
     from jetkeep.repository.pins import pins as repository_pins
+    from jetkeep.repository.sets import restore_points
 
     repository = await open_repository(repo)
     pins = await repository_pins(repository)
     if label is not None:
-        backup = await find_backup(repository, label)
-        chosen = await choose_streams(repository, backup, [stream] if stream else [])
-        manifests = {one.entry.name: one.manifest for one in chosen}
-        _one_json(backup, manifests, pins) if as_json else _one(backup, manifests, pins)
-        return 0
+        return await _of_label(repository, label, stream, pins, as_json)
     backups, damage = await repository.backups()
+    sets = [point for point in restore_points(backups) if point.parts]
     if stream:
         backups = [one for one in backups if one.stream(stream)]
-    _all_json(repository, backups, damage, pins) if as_json else _all(repository, backups, damage, pins)
+        sets = [point for point in sets if any(one.stream(stream) for one in point.backups)]
+    others = [] if repo or stream else await other_states(backups)
+    show = _all_json if as_json else _all
+    show(repository, backups, sets, damage, pins, others)
     return 30 if damage else 0
 
 
-def _all(repository: Repository, backups: list[Backup], damage: list[Damage], pins: dict[str, Pin]) -> None:
+async def _of_label(repository: Repository, label: str, stream: str | None, pins: dict[str, Pin], as_json: bool) -> int:
+    from jetkeep.catalog import choose_streams, find_point
+    from jetkeep.cli.render import document, say
+    from jetkeep.cli.sets import say_lost, set_document
+
+    point = await find_point(repository, label, lacking=True)
+    shown = []
+    for backup in point.backups:
+        if stream and point.parts and not backup.stream(stream):
+            continue
+        chosen = await choose_streams(repository, backup, [stream] if stream else [])
+        shown.append((backup, {one.entry.name: one.manifest for one in chosen}))
+    if not point.parts:
+        _one_json(*shown[0], pins) if as_json else _one(*shown[0], pins)
+        return 0
+    if as_json:
+        parts = [_one_fields(backup, manifests, pins) for backup, manifests in shown]
+        document("jetkeep.info-set/1", {**set_document(point), "backups": parts})
+        return 0
+    say(f"set {point.label}: {point.status}, {len(point.backups)} of {len(point.parts)} parts")
+    say_lost(point)
+    for backup, manifests in shown:
+        say()
+        _one(backup, manifests, pins)
+    return 0
+
+
+def _all(
+    repository: Repository,
+    backups: list[Backup],
+    sets: list[RestorePoint],
+    damage: list[Damage],
+    pins: dict[str, Pin],
+    others: list[OtherState],
+) -> None:
     from jetkeep.cli.render import age, say, size, table
 
     say(f"repository {repository.id[:12]} at {repository.url} (format 1, not encrypted)")
@@ -65,7 +102,7 @@ def _all(repository: Repository, backups: list[Backup], damage: list[Damage], pi
         rows = []
         for backup in backups:
             whole = [entry for entry in backup.streams if entry.status == "complete"]
-            marks = [*(["pinned"] if backup.label in pins else []), *backup.tags]
+            marks = [*(["pinned"] if backup.label in pins else []), *backup.tags, *_marks(backup)]
             rows.append(
                 [
                     backup.label,
@@ -83,8 +120,27 @@ def _all(repository: Repository, backups: list[Backup], damage: list[Damage], pi
         columns = ("backup", "source", "status", "streams", "messages", "bytes", "stored", "gaps", "age", "marks")
         say()
         table(columns, rows, columns[3:9])
+        _sets(sets)
     for one in damage:
         say(f"DAMAGED: {one.error.what}")
+    for other in others:
+        say(f"{other.name} ({other.url}): {other.words()}")
+
+
+def _marks(backup: Backup) -> list[str]:
+    of_set = [f"part {backup.set.part} of set {backup.set.label}"] if backup.set else []
+    return [*of_set, *(["files"] if backup.files and backup.files.archive else [])]
+
+
+def _sets(sets: list[RestorePoint]) -> None:
+    from jetkeep.cli.render import say
+    from jetkeep.cli.sets import say_lost
+
+    if sets:
+        say()
+    for point in sets:
+        say(f"set {point.label}: {point.status}, {len(point.backups)} of {len(point.parts)} parts")
+        say_lost(point)
 
 
 def _one(backup: Backup, manifests: dict[str, Manifest], pins: dict[str, Pin]) -> None:
@@ -103,6 +159,9 @@ def _one(backup: Backup, manifests: dict[str, Manifest], pins: dict[str, Pin]) -
             rows.append([entry.name, "failed", "", "", "", "", "", ""])
     columns = ("stream", "messages", "bytes", "stored", "first", "last", "consumers", "gaps")
     table(columns, rows, columns[1:])
+    if backup.files:
+        said = f"{backup.files.count} stored" if backup.files.archive else "FAILED"
+        say(f"files: {said}" + (f": {backup.files.error.what}" if backup.files.error else ""))
     for entry in backup.streams:
         if entry.error:
             say(f"{entry.name}: FAILED: {entry.error.what}  [{entry.error.code}]")
@@ -113,8 +172,16 @@ def _one(backup: Backup, manifests: dict[str, Manifest], pins: dict[str, Pin]) -
                 say(f"{entry.name}: {note}")
 
 
-def _all_json(repository: Repository, backups: list[Backup], damage: list[Damage], pins: dict[str, Pin]) -> None:
+def _all_json(
+    repository: Repository,
+    backups: list[Backup],
+    sets: list[RestorePoint],
+    damage: list[Damage],
+    pins: dict[str, Pin],
+    others: list[OtherState],
+) -> None:
     from jetkeep.cli.render import document
+    from jetkeep.cli.sets import set_document
 
     document(
         "jetkeep.info/1",
@@ -124,6 +191,8 @@ def _all_json(repository: Repository, backups: list[Backup], damage: list[Damage
             "format": 1,
             "encrypted": False,
             "backups": [_summary(backup, pins) for backup in backups],
+            "sets": [set_document(point) for point in sets],
+            "others": [one.to_dict() for one in others],
             "damaged": [{"key": one.key, "error": one.error.to_dict()} for one in damage],
         },
     )
@@ -131,6 +200,11 @@ def _all_json(repository: Repository, backups: list[Backup], damage: list[Damage
 
 def _one_json(backup: Backup, manifests: dict[str, Manifest], pins: dict[str, Pin]) -> None:
     from jetkeep.cli.render import document
+
+    document("jetkeep.info-backup/1", _one_fields(backup, manifests, pins))
+
+
+def _one_fields(backup: Backup, manifests: dict[str, Manifest], pins: dict[str, Pin]) -> dict[str, Any]:
     from jetkeep.repository.documents import as_dict
 
     streams: list[dict[str, Any]] = []
@@ -140,10 +214,12 @@ def _one_json(backup: Backup, manifests: dict[str, Manifest], pins: dict[str, Pi
             item |= {"method": manifest.method, "reason": manifest.reason, "notes": manifest.notes}
             item["gap_reasons"] = [gap.reason for gap in manifest.gaps]
         streams.append(item)
-    document("jetkeep.info-backup/1", {**_summary(backup, pins), "server": as_dict(backup.server), "streams": streams})
+    return {**_summary(backup, pins), "server": as_dict(backup.server), "streams": streams}
 
 
 def _summary(backup: Backup, pins: dict[str, Pin]) -> dict[str, Any]:
+    from jetkeep.repository.documents import as_dict
+
     whole = [entry for entry in backup.streams if entry.status == "complete"]
     return {
         "label": backup.label,
@@ -159,6 +235,8 @@ def _summary(backup: Backup, pins: dict[str, Pin]) -> dict[str, Any]:
         "gaps": sum(entry.gaps for entry in whole),
         "tags": backup.tags,
         "pinned": backup.label in pins,
+        "set": as_dict(backup.set) if backup.set else None,
+        "files": as_dict(backup.files) if backup.files else None,
     }
 
 

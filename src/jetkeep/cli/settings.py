@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jetkeep.repository.fanout import FanOut
     from jetkeep.repository.repository import Repository
     from jetkeep.repository.store import Store
+    from jetkeep.retention import Policy
 
 
 def configuration() -> ConfigFile:
@@ -76,6 +77,32 @@ async def open_or_create_repository(repo: str | None) -> Repository:
     from jetkeep.repository.repository import Repository
 
     return await Repository.open_or_create(store_of(repo), now_ns=time.time_ns)
+
+
+def policy_of(name: str | None) -> Policy:
+    """What a configured repository keeps; no rule when it does not say."""
+    from jetkeep.config.file import Keep
+    from jetkeep.retention import Policy
+
+    table = configuration().repositories.get(name or "")
+    keep = (table.keep if table else None) or Keep()
+    return Policy(
+        last=keep.last or 0,
+        hourly=keep.hourly or 0,
+        daily=keep.daily or 0,
+        weekly=keep.weekly or 0,
+        monthly=keep.monthly or 0,
+        yearly=keep.yearly or 0,
+        within=keep.within or "",
+        tags=tuple(keep.tag),
+    )
+
+
+def repositories_to_expire(repo: str | None) -> list[str | None]:
+    """The repository at `--repo`, else all configured ones that say what they keep, else the first."""
+    tables = configuration().repositories
+    named: list[str | None] = [name for name, table in tables.items() if table.keep]
+    return named if named and not repo else [repo]
 
 
 def other_repositories(first: str | None) -> list[str]:
