@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evidence": ("evidence", "What drills have found: list, show, verify; make a signing key."),
     "copy": ("copy", "Bring backups into another repository."),
     "expire": ("expire", "Let go of backups that no rule keeps."),
+    "unlock": ("unlock", "Show who is at work in a repository; take away what the dead left."),
     "pin": ("pin", "Keep a backup for ever, whatever the rules say."),
     "cat": ("cat", "Print stored messages without restoring anything."),
     "export": ("export", "Write the official CLI's backup directory."),
