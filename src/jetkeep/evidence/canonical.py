@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from jetkeep.errors import BadDataError
@@ -16,16 +17,32 @@ DECIMALS = 3
 def encode(document: JsonDict) -> bytes:
     """The bytes of a document: keys sorted, no white space, UTF-8, only what must be escaped is.
 
-    So that this is RFC 8785 and needs none of its rules for numbers: fractions have three decimals at most, whole
-    numbers no point, integers beyond ±(2^53 - 1) are the text of their digits, and keys are ASCII. A lone surrogate,
-    which no UTF-8 has, becomes a question mark.
-
     Raises:
         ValueError: a key is not ASCII, or a number is none.
     """
-    return json.dumps(
-        _plain(document), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return write(plain(document))
+
+
+def plain(document: JsonDict) -> JsonDict:
+    """The document with values of which `write` makes RFC 8785, without any of its rules for numbers.
+
+    Fractions have three decimals at most, whole numbers no point, integers beyond ±(2^53 - 1) are the text of their digits,
+    and keys are ASCII. A lone surrogate, which no UTF-8 has, becomes a question mark.
+
+    Raises:
+        ValueError: a key is not ASCII.
+    """
+    made: JsonDict = _plain(document)
+    return made
+
+
+def write(document: JsonDict) -> bytes:
+    """The bytes of a document that `plain` has made.
+
+    Raises:
+        ValueError: a number is none.
+    """
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def decode(data: bytes, key: str) -> JsonDict:
@@ -64,7 +81,7 @@ def _plain(value: Any) -> Any:
         case int():
             return value if -LARGEST <= value <= LARGEST else str(value)
         case float():
-            rounded = round(value, DECIMALS)
+            rounded = round(value, DECIMALS) if math.isfinite(value) else value
             return int(rounded) if rounded.is_integer() else rounded
         case _:
             raise TypeError(f"{type(value).__name__} is no JSON")

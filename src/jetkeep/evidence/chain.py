@@ -117,8 +117,7 @@ async def keep(repository: Repository, facts: JsonDict, place: Place, signer: Si
         StoreError: it could not be stored.
     """
     for _ in range(_ATTEMPTS):
-        body, page = await asyncio.to_thread(compose, facts, place, signer)
-        data = encoding.envelope(canonical.encode(body))
+        body, data, page = await asyncio.to_thread(compose, facts, place, signer)
         key = layout.evidence_key(place.number)
         try:
             await create_surely(repository.store, key, data, durable=True)
@@ -149,9 +148,8 @@ async def keep_page(repository: Repository, kept: Kept, page: bytes) -> None:
             raise
 
 
-def compose(facts: JsonDict, place: Place, signer: Signer | None) -> tuple[JsonDict, bytes]:
-    """The whole document, and its page. Everything but the signature is signed, so the page's digest as well."""
-    key = layout.evidence_key(place.number)
+def compose(facts: JsonDict, place: Place, signer: Signer | None) -> tuple[JsonDict, bytes, bytes]:
+    """The whole document, its object's bytes, and its page. All but the signature is signed, so the page's digest too."""
     body: JsonDict = {
         "format": FORMAT,
         "features": [],
@@ -160,13 +158,13 @@ def compose(facts: JsonDict, place: Place, signer: Signer | None) -> tuple[JsonD
         "previous": place.previous,
         "signer": signer.public.to_dict() if signer else None,
     }
-    # As a reader will have it: numbers and texts in their canonical form.
-    body = canonical.decode(canonical.encode(body), key)
+    # As a reader will have it, so that the page is the same when it is made again.
+    body = canonical.plain(body)
     page = render(body)
     body["page"] = {"key": layout.evidence_key(place.number, "html"), "sha256": hashlib.sha256(page).hexdigest()}
     if signer:
-        body["signature"] = signer.sign(canonical.encode(body))
-    return body, page
+        body["signature"] = signer.sign(canonical.write(body))
+    return body, encoding.envelope(canonical.write(body)), page
 
 
 def opened(data: bytes, key: str) -> JsonDict:

@@ -11,7 +11,7 @@ from jetkeep.evidence.markup import Markup, listed, row, table, tag, together
 from jetkeep.model import JsonDict
 
 #: Consumers of one stream that the page lists when they are as they were; those that are not are all listed.
-LISTED = 50
+LISTED = 20
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _WHAT = (
     "The backup was restored into an isolated, throw-away server, read back, and every message and consumer compared "
