@@ -52,7 +52,7 @@ async def everything_at(server: Sandbox) -> JsonDict:
     async with connected(server) as js:
         for name in ("ORDERS", "WORK", "EMPTY"):
             consumers = [
-                {key: one[key] for key in ("name", "ack_floor", "num_pending", "num_ack_pending")}
+                (one["name"], one["ack_floor"]["stream_seq"], one["num_pending"], one["num_ack_pending"])
                 for one in await js.consumers(name)
             ]
             found[name] = (await state_of(js, name), await messages(js, name), consumers)
