@@ -9,14 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from msgspec import UNSET
+
 from jetkeep import __version__
 from jetkeep.assembly.manifest import Place
+from jetkeep.capture.files import store_files
 from jetkeep.capture.selection import select
+from jetkeep.capture.sharding import Shard
 from jetkeep.capture.stream import Captured, capture_stream
 from jetkeep.errors import JetkeepError
 from jetkeep.jetstream import JetStream
 from jetkeep.model import Emit, JsonDict, Notice, StreamBegan, StreamEnded
-from jetkeep.repository.documents import Backup, Failure, Selection, ServerFacts, StreamEntry, Tool
+from jetkeep.repository.documents import Backup, Failure, Selection, ServerFacts, SetPart, StreamEntry, Tool
 from jetkeep.repository.fanout import FanOut
 from jetkeep.repository.repository import Repository
 
@@ -28,13 +32,19 @@ BYTES_AT_ONCE = 48 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class BackupOptions:
-    """What to back up, and under which names."""
+    """What to back up, and under which names: `shard` takes a share of the streams, `files` are paths and globs of files.
+
+    `part`: what the backup is of a set; None when it is on its own.
+    """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     source: str = "nats"
     label: str | None = None
     tags: tuple[str, ...] = ()
+    shard: Shard | None = None
+    part: SetPart | None = None
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +86,14 @@ async def back_up(
         infos = {str(info["config"]["name"]): info for info in listing.infos}
         unreachable = set(listing.offline)
         chosen = select(sorted({*infos, *unreachable}), options.include, options.exclude)
+        if options.shard:
+            chosen = options.shard.of(chosen)
         label = await into.free_label(options.label, started)
         previous = await into.newest_entries(options.source)
         outcome = _Outcome({}, {name: listing.why_unreachable(name) for name in chosen if name in unreachable})
         places = {name: Place(into, options.source, label, previous.get(name)) for name in chosen}
         await _capture_all(js, places, infos, outcome, emit, now_ns)
+        files = await store_files(into, options.source, label, options.files) if options.files else UNSET
         backup = Backup(
             repository="",  # each repository writes its own
             run=secrets.token_hex(16),
@@ -88,13 +101,15 @@ async def back_up(
             source=options.source,
             started_at=_rfc3339(started),
             finished_at=_rfc3339(datetime.fromtimestamp(now_ns() / 1e9, UTC)),
-            status="partial" if outcome.failed else "complete",
+            status="partial" if outcome.failed or (files and files.error) else "complete",
             tool=Tool(name="jetkeep", version=__version__),
             server=ServerFacts(**js.server_facts()),
             host=platform.node(),
             tags=list(options.tags),
             selection=Selection(include=list(options.include), exclude=list(options.exclude), total=listing.total),
             streams=_entries(outcome),
+            set=options.part or UNSET,
+            files=files,
         )
         if outcome.failed and not outcome.captured:
             # Nothing to restore from: a commit would only look like a backup.
@@ -171,12 +186,7 @@ class _Share:
 
 def _entries(outcome: _Outcome) -> list[StreamEntry]:
     failed = [
-        StreamEntry(
-            name=name,
-            status="failed",
-            error=Failure(code=failure.code, what=failure.what, means=failure.means, hint=failure.hint),
-        )
-        for name, failure in outcome.failed.items()
+        StreamEntry(name=name, status="failed", error=Failure.of(failure)) for name, failure in outcome.failed.items()
     ]
     return sorted([*(one.entry for one in outcome.captured.values()), *failed], key=lambda entry: entry.name)
 

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from jetkeep.codecs.sequences import SequenceSet
+from jetkeep.errors import JetkeepError
 from jetkeep.model import ConsumerRecord, ConsumerState, JsonDict, Pending, Position
 
 FORMAT = 1
@@ -61,12 +62,17 @@ class ManifestRef(Part):
 
 
 class Failure(Part):
-    """Why a stream failed."""
+    """Why a stream failed, or the files."""
 
     code: str
     what: str
     means: str = ""
     hint: str = ""
+
+    @classmethod
+    def of(cls, error: JetkeepError) -> Failure:
+        """The document of an error."""
+        return cls(code=error.code, what=error.what, means=error.means, hint=error.hint)
 
 
 class StreamEntry(Part, omit_defaults=True):
