@@ -78,6 +78,7 @@ async def test_signed_drills_are_listed_shown_and_proven(start_server: StartServ
     assert (status, proof["sound"], proof["documents"], proof["findings"]) == (0, True, 2, [])
     assert jetkeep("evidence", "verify", "--holds", proof["head"]["sha256"], *repo).returncode == 0
     assert jetkeep("evidence", "verify", "--holds", "0" * 64, *repo).returncode == 30
+    assert jetkeep("evidence", "verify", "--holds", "0" * 63, *repo).returncode == 2
     assert "FAILED: drill 2" in jetkeep("evidence", "show", *repo).stdout
     assert jetkeep("evidence", "show", "7", *repo).returncode == 2
 

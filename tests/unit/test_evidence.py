@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jetkeep import evidence
-from jetkeep.errors import BadDataError, OutcomeUnknownError, UsageError
+from jetkeep.errors import AlreadyThereError, BadDataError, OutcomeUnknownError, UsageError
 from jetkeep.evidence import canonical
 from jetkeep.evidence.page import LISTED, render
 from jetkeep.evidence.signing import Signer, make_keys, read_public_key, read_signer
@@ -197,6 +197,18 @@ async def test_a_lost_answer_or_a_listing_that_lags_keeps_one_document_in_its_pl
     assert stored.number == 3
     proof = await evidence.prove(repository)
     assert (proof.sound, len(proof.entries)) == (True, 3)
+
+
+async def test_a_page_is_stored_once_and_whatever_is_there_is_not_replaced(tmp_path: Path) -> None:
+    repository, _, facts = await drilled(tmp_path)
+    stored, page = await evidence.keep(repository, facts, evidence.Place(), None)
+    for _ in range(2):
+        await evidence.keep_page(repository, stored, page)
+    stored, page = await evidence.keep(repository, {**facts, "drill_id": "another"}, evidence.Place(), None)
+    (tmp_path / "evidence/00000002.html").write_text("mine")
+    with pytest.raises(AlreadyThereError):
+        await evidence.keep_page(repository, stored, page)
+    assert (tmp_path / "evidence/00000002.html").read_text() == "mine"
 
 
 # What verify finds

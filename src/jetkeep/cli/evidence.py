@@ -98,10 +98,15 @@ def verify(repo: str | None, keys: tuple[Path, ...], holds: tuple[str, ...], as_
     Exit status 30 when something is missing or altered, is not signed, or is signed by another key. That the newest
     documents are gone shows only against a digest that was noted elsewhere: --holds.
     """
+    import re
     from dataclasses import asdict
 
     from jetkeep.cli.render import document, say
+    from jetkeep.errors import UsageError
 
+    for one in holds:
+        if not re.fullmatch("[0-9a-fA-F]{64}", one):
+            raise UsageError(f"'{one}' is no SHA-256", hint="`evidence verify` prints it: 64 hex digits")
     proof = _proved(repo, keys, holds, pages=True)
     if as_json:
         body = {"sound": proof.sound, "head": _head(proof)}
