@@ -104,9 +104,9 @@ def verify(repo: str | None, keys: tuple[Path, ...], holds: tuple[str, ...], as_
     from jetkeep.cli.render import document, say
     from jetkeep.errors import UsageError
 
-    for one in holds:
-        if not re.fullmatch("[0-9a-fA-F]{64}", one):
-            raise UsageError(f"'{one}' is no SHA-256", hint="`evidence verify` prints it: 64 hex digits")
+    for digest in holds:
+        if not re.fullmatch("[0-9a-fA-F]{64}", digest):
+            raise UsageError(f"'{digest}' is no SHA-256", hint="`evidence verify` prints it: 64 hex digits")
     proof = _proved(repo, keys, holds, pages=True)
     if as_json:
         body = {"sound": proof.sound, "head": _head(proof)}
