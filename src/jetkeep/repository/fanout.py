@@ -101,7 +101,7 @@ class Member:
 
 
 class FanOut:
-    """Where a backup goes. Every method raises only when no repository is left, with the first one's error."""
+    """Where a backup goes. Every method raises only when no repository that is left did it, with the first one's error."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
@@ -188,12 +188,13 @@ class FanOut:
     async def commit(self, backup: Backup, *, relabel: bool) -> Backup:
         """Make the backup exist in all of them, in the first one first; what the first that took it has."""
         first, *rest = self._alive
-        await self._some([first], lambda one: one.commit(backup, relabel=relabel), None, 0)
+        failures = (await self._some([first], lambda one: one.commit(backup, relabel=relabel), None, 0))[1]
         if rest:
-            await self._some(rest, lambda one: one.commit(backup, relabel=relabel), PATIENCE_S, 0)
+            failures |= (await self._some(rest, lambda one: one.commit(backup, relabel=relabel), PATIENCE_S, 0))[1]
+        self._leave_out(failures)
         committed = [one.committed for one in self.members if one.committed]
         if not committed:
-            raise self._why()
+            raise next(one.failure for one in self.members if one.failure)
         return committed[0]
 
     @property
@@ -201,23 +202,31 @@ class FanOut:
         """The repositories that do not have the backup, after its commit."""
         return [one for one in self.members if one.committed is None]
 
-    def _why(self) -> JetkeepError:
-        return next(one.failure for one in self.members if one.failure)
+    def _leave_out(self, failures: dict[Member, JetkeepError]) -> None:
+        for member, failure in failures.items():
+            member.failure = failure
 
     async def _each(
         self, work: Callable[[Member], Awaitable[T]], *, patience_s: float | None = PATIENCE_S, size: int = 0
     ) -> dict[Member, T]:
-        found = await self._some(self._alive, work, patience_s, size)
+        """The work's results; who failed where another did it is left out from now on.
+
+        What nobody did fails alone, such as one stream: the rest of the run may still succeed in all of them.
+        """
+        asked = self._alive
+        found, failures = await self._some(asked, work, patience_s, size)
         if not found:
-            raise self._why()
+            raise next(failures[one] for one in asked)
+        self._leave_out(failures)
         return found
 
     async def _some(
         self, members: Sequence[Member], work: Callable[[Member], Awaitable[T]], patience_s: float | None, size: int
-    ) -> dict[Member, T]:
-        """The work's results of the members that did it; the others are left out from now on."""
+    ) -> tuple[dict[Member, T], dict[Member, JetkeepError]]:
+        """The work's results of the members that did it, and why the others did not."""
         several = len(self._alive) > 1
         found: dict[Member, T] = {}
+        failures: dict[Member, JetkeepError] = {}
 
         async def one(member: Member) -> None:
             # The first one is what everything waits for anyway.
@@ -226,12 +235,12 @@ class FanOut:
                 async with asyncio.timeout(patience):
                     found[member] = await work(member)
             except TimeoutError:
-                member.failure = _too_slow(member, patience or 0)
+                failures[member] = _too_slow(member, patience or 0)
             except JetkeepError as failure:
-                member.failure = failure
+                failures[member] = failure
 
         await asyncio.gather(*(one(member) for member in members))
-        return {member: found[member] for member in members if member in found}
+        return {member: found[member] for member in members if member in found}, failures
 
 
 def _identity(ref: SegmentRef | ManifestRef) -> str:
