@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
+import threading
 import time
 from collections.abc import Iterator
 
@@ -114,7 +116,7 @@ def sometimes(seed: int, proxy: Proxy) -> None:
     proxy.faults = faults
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])
 def test_the_loop_ends_well_on_a_line_that_fails_a_third_of_the_requests(
     start_server: StartServer, bucket: Bucket, proxy: Proxy, seed: int
 ) -> None:
@@ -136,6 +138,32 @@ async def small(server: Sandbox) -> None:
         for name in ("ORDERS", "EMPTY"):
             await publisher.create(name, storage="file")
         await publisher.store_all((f"ORDERS.{at % 3}", b"order %d" % at, b"") for at in range(300))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_stopped_while_the_store_stalls_ends_at_once_and_costs_nothing(
+    start_server: StartServer, bucket: Bucket, proxy: Proxy, how: signal.Signals
+) -> None:
+    source = asyncio.run(start_server())
+    asyncio.run(small(source))
+    run("backup", "--label", "before", repo=bucket.url, url=source.url)
+    stalled = threading.Event()
+
+    def faults(seen: Seen) -> Fault | None:
+        if seen.method == "PUT" and "/sources/" in seen.path:
+            stalled.set()
+            return Fault(stall_s=60)
+        return None
+
+    proxy.faults = faults
+    process = start("backup", "--label", "stopped", repo=bucket.url, url=source.url)
+    assert stalled.wait(30)
+    process.send_signal(how)
+    process.communicate(timeout=20)
+    assert process.returncode == (-how if how is signal.SIGKILL else 130)
+    proxy.faults = lambda seen: None
+    run("backup", "--label", "after", repo=bucket.url, url=source.url)
+    assert asyncio.run(labels_of(bucket.url)) == ["after", "before"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ BEFORE = some_streams()
 #: Shares a segment with what is there, and has a new one.
 DURING = {"ORDERS": Stream([orders(1, 6), orders(7, 20)]), "new": Stream([orders(1, 3)])}
 #: Calls that are tried by default: every so many-th; all in the slow suite.
-STEP = 4
+STEP = 7
 _numbers = itertools.count()
 
 
