@@ -216,7 +216,8 @@ class FanOut:
         asked = self._alive
         found, failures = await self._some(asked, work, patience_s, size)
         if not found:
-            raise next(failures[one] for one in asked)
+            # Those that were left out before are asked for their reason, too: there may be no others.
+            raise next(why for one in self.members if (why := failures.get(one) or one.failure))
         self._leave_out(failures)
         return found
 
