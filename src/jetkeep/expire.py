@@ -11,6 +11,7 @@ from jetkeep.model import Emit, Notice
 from jetkeep.repository import layout
 from jetkeep.repository.documents import Backup, Pin, StreamEntry
 from jetkeep.repository.leases import Lease, lease, locked, remove_dead_leases
+from jetkeep.repository.locking import retained_until
 from jetkeep.repository.pins import pins as all_pins
 from jetkeep.repository.repository import Damage, Repository
 from jetkeep.repository.sets import RestorePoint, restore_points
@@ -27,7 +28,8 @@ _CLOCK_SKEW_NS = 300 * 10**9
 class ExpireReport:
     """What was decided, and what was done: with `dry_run` nothing was.
 
-    `held` are labels that stay for now because a lease names them; `freed_bytes` counts the deleted objects, or with
+    `held` are labels that stay for now because a lease names them; `locked` those that the store itself keeps, with until when
+    (nanoseconds since the epoch; None where it does not say); `freed_bytes` counts the deleted objects, or with
     `dry_run` those that a run now would delete. `kept_back` says why nothing was swept, empty when it was.
     """
 
@@ -35,6 +37,7 @@ class ExpireReport:
     dry_run: bool
     expired: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
+    locked: dict[str, int | None] = field(default_factory=dict)
     deleted_objects: int = 0
     freed_bytes: int = 0
     kept_back: str = ""
@@ -63,7 +66,9 @@ async def expire(
     if dry_run:
         backups = await _backups(repository)
         report = ExpireReport(await _decide(repository, backups, policy, now_ns()), dry_run)
-        stay, _ = _part(backups, [one.candidate.label for one in report.decisions if not one.keep])
+        going = [one.candidate.label for one in report.decisions if not one.keep]
+        report.locked = await _locked(repository, going, _together(backups), now_ns())
+        stay, _ = _part(backups, [one for one in going if one not in report.locked])
         gone_manifests = _manifests(backups) - _manifests(stay)
         needed = await _needs_of_those_that_stay(repository, stay)
         rubbish = await _rubbish(repository, needed, gone_manifests, now_ns() - grace_ns)
@@ -74,22 +79,27 @@ async def expire(
         if rivals := [one for one in others if one.purpose == "expire"]:
             raise locked(rivals[0])
         _compare_clocks(own)
-        await remove_dead_leases(repository.store, now_ns())
+        await remove_dead_leases(repository.store, now_ns() - own.ahead_ns)
         await repository.store.remove_unfinished(now_ns() - _UNFINISHED_NS)
         # Only now, when others can see us: a backup that was committed or pinned before must count.
         backups = await _backups(repository)
         report = ExpireReport(await _decide(repository, backups, policy, now_ns()), dry_run)
         protected = {label for one in others for label in one.labels}
         together = _together(backups)
-        for label in (one.candidate.label for one in report.decisions if not one.keep):
+        going = [one.candidate.label for one in report.decisions if not one.keep]
+        report.locked = await _locked(repository, going, together, now_ns())
+        for label in (one for one in going if one not in report.locked):
             (report.held if protected & {*together[label], "*"} else report.expired).append(label)
         for label in report.held:
             emit(Notice(f"backup {label} stays for now: somebody reads it"))
         stay, gone = _part(backups, report.expired)
         needed = await _needs_of_those_that_stay(repository, stay)  # before anything is deleted: one may be damaged
         await own.confirm()
-        await delete_all(repository.store, [layout.backup_key(one.label) for one in gone], own.check)
+        kept = await delete_all(repository.store, [layout.backup_key(one.label) for one in gone], own.check)
         await repository.store.sync()
+        for label in [one for one in report.expired if layout.backup_key(one) in kept]:
+            report.expired.remove(label)
+            report.locked[label] = None
         report.kept_back = await _sweep(repository, own, report, gone, stay, needed, now_ns() - grace_ns)
         if report.kept_back:
             emit(Notice(f"unneeded objects stay until the next run: {report.kept_back}"))
@@ -157,6 +167,19 @@ def _part(backups: Sequence[Backup], labels: Iterable[str]) -> tuple[list[Backup
     return [one for one in backups if one.label not in gone], [one for one in backups if one.label in gone]
 
 
+async def _locked(
+    repository: Repository, labels: Sequence[str], together: Mapping[str, set[str]], now_ns: int
+) -> dict[str, int | None]:
+    """Those that the store keeps for now, with until when; a set goes when the last of its backups can."""
+    found = await side_by_side(lambda label: retained_until(repository.store, layout.backup_key(label)), labels)
+    until = {label: at for label, at in zip(labels, found, strict=True) if at and at > now_ns}
+    return {
+        label: max(until[one] for one in together[label] if one in until)
+        for label in labels
+        if not together[label].isdisjoint(until)
+    }
+
+
 def _compare_clocks(own: Lease) -> None:
     """By a clock that is wrong, every object looks old, and the policy's days are others."""
     if abs(own.ahead_ns) > _CLOCK_SKEW_NS:
@@ -195,13 +218,14 @@ async def _sweep(
     except BadDataError as wrong:
         return wrong.what
     rubbish = await _rubbish(repository, needed, _manifests(gone), before_ns)
+    kept: set[str] = set()
     for kinds in (("manifest", "files"), ("segment",)):
         some = [info for info in rubbish if layout.kind_of(info.key) in kinds]
-        await delete_all(repository.store, [info.key for info in some], own.check)
-        report.deleted_objects += len(some)
-        report.freed_bytes += sum(info.size for info in some)
+        kept |= await delete_all(repository.store, [info.key for info in some], own.check)
+        report.deleted_objects += sum(info.key not in kept for info in some)
+        report.freed_bytes += sum(info.size for info in some if info.key not in kept)
         await repository.store.sync()
-    return ""
+    return f"the store keeps {len(kept)} of them" if kept else ""
 
 
 async def _rubbish(
@@ -235,8 +259,7 @@ async def _needs(repository: Repository, backups: Sequence[Backup]) -> set[str]:
 
     async def add(pair: tuple[Backup, StreamEntry]) -> None:
         backup, entry = pair
-        manifest = await repository.read_manifest(backup, entry)
-        needed.update(ref.key for ref in manifest.segments)
+        needed.update(ref.key for ref in await repository.needs_of(backup, entry))
 
     await side_by_side(add, pairs)
     return needed

@@ -89,11 +89,16 @@ def _print(report: ExpireReport, url: str) -> None:
     rows = []
     for one in report.decisions:
         label = one.candidate.label
-        action = "keep" if one.keep else "held" if label in report.held else "expire" if report.dry_run else "expired"
-        rows.append([action, label, one.candidate.source, ", ".join(one.reasons) or one.why_not])
+        if label in report.locked:
+            action, why = "locked", f"{one.why_not}; {_until(report.locked[label])}"
+        else:
+            going = "expire" if report.dry_run else "expired"
+            action = "keep" if one.keep else "held" if label in report.held else going
+            why = ", ".join(one.reasons) or one.why_not
+        rows.append([action, label, one.candidate.source, why])
     if rows:
         table(("", "backup", "source", "why"), rows)
-    gone = sum(not one.keep for one in report.decisions)
+    gone = sum(not one.keep for one in report.decisions) - len(report.locked)
     if report.dry_run:
         say(f"dry run: {gone} of {len(report.decisions)} backups would go; nothing was changed")
         return
@@ -105,6 +110,12 @@ def _print(report: ExpireReport, url: str) -> None:
         say(report.kept_back)
 
 
+def _until(until_ns: int | None) -> str:
+    if until_ns is None:
+        return "the store keeps it for now"
+    return f"the store keeps it until {time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime(until_ns // 10**9 + 1))}, then it can go"
+
+
 def _json(done: list[tuple[Repository, ExpireReport]]) -> None:
     from jetkeep.cli.render import document
 
@@ -112,6 +123,8 @@ def _json(done: list[tuple[Repository, ExpireReport]]) -> None:
 
 
 def _document(repository: Repository, report: ExpireReport) -> dict[str, Any]:
+    from jetkeep.repository.leases import rfc3339
+
     return {
         "repository": repository.id,
         "url": repository.url,
@@ -127,6 +140,9 @@ def _document(repository: Repository, report: ExpireReport) -> dict[str, Any]:
         ],
         "expired": report.expired,
         "held": report.held,
+        "locked": [
+            {"label": label, "until": rfc3339(until) if until else None} for label, until in report.locked.items()
+        ],
         "deleted_objects": report.deleted_objects,
         "freed_bytes": report.freed_bytes,
         "kept_back": report.kept_back,

@@ -27,7 +27,7 @@ from jetkeep.errors import (
 )
 from jetkeep.repository import encoding, layout
 from jetkeep.repository.documents import LeaseDocument, Owner, moment_of
-from jetkeep.repository.store import ObjectInfo, Store, create_surely, side_by_side
+from jetkeep.repository.store import ObjectInfo, Store, create_surely, delete_all, side_by_side
 
 #: A lease is live for so long after the store says that it was last written: no clock but the store's counts.
 LIFETIME_NS = 300 * 10**9
@@ -288,15 +288,13 @@ async def leases_in(store: Store, now_ns: int) -> list[Seen]:
     return sorted(found, key=lambda one: -one.age_ns)
 
 
-async def remove_dead_leases(store: Store, now_ns: int) -> list[Seen]:
+async def remove_dead_leases(store: Store, now_ns: int) -> None:
     """Remove the leases that crashed runs, and keys that may not delete, left behind; durable with the next `sync`.
 
     Raises:
         AccessDeniedError: this key may not delete either.
     """
-    dead = [one for one in await leases_in(store, now_ns) if not one.live]
-    await side_by_side(store.delete, [one.key for one in dead])
-    return dead
+    await delete_all(store, [one.key for one in await leases_in(store, now_ns) if not one.live])
 
 
 async def _listed(store: Store) -> list[ObjectInfo]:

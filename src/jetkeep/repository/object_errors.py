@@ -76,6 +76,13 @@ _REFUSALS = (
         "set `region` (or AWS_REGION) to the bucket's",
     ),
     _Refusal(
+        _words(r"RetentionPolicyNotMet|retention policy|object retention|BlobImmutable|immutable due to|ObjectLocked"),
+        AccessDeniedError,
+        "store.retained",
+        "the store keeps what you wanted it to {at}: {gist}",
+        "wait until its retention is over",
+    ),
+    _Refusal(
         _words(r"169\.254\.169\.254|metadata\.google\.internal|latest/api/token|(?:no|missing) credentials"),
         AccessDeniedError,
         "store.no-credentials",

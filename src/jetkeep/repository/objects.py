@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,8 @@ from jetkeep.errors import (
     StoreFailedError,
     UsageError,
 )
-from jetkeep.repository.layout import LEASES, check_key
+from jetkeep.repository.layout import INDEX, LEASES, check_key
+from jetkeep.repository.locking import Lock, Retention, ask
 from jetkeep.repository.object_errors import explain
 from jetkeep.repository.store import ObjectInfo
 
@@ -37,6 +39,8 @@ RETRIES = 8
 _CONNECT_S = 10
 #: What one listing request returns at most, on every store.
 _PAGE = 1000
+#: A client that asks for retention is made anew after this.
+_LOCKING_NS = 3600 * 10**9
 _LIST_AGAIN_S = (0.1, 1.0, 5.0)
 _FAILURES = (BaseError, OSError)
 _MISSING = re.compile(r"Missing \w+|Account must be specified|service account file")
@@ -45,11 +49,14 @@ _MISSING = re.compile(r"Missing \w+|Account must be specified|service account fi
 class ObjectStore:
     """A prefix in a bucket."""
 
-    def __init__(self, url: str, plain: Any, locking: Any | None = None) -> None:
+    def __init__(self, url: str, config: dict[str, Any], client: dict[str, Any], options: StoreOptions) -> None:
         self._url = url
-        self._plain = plain
-        #: The same place, by a client that asks for retention with each upload.
-        self._locking = locking
+        self._config, self._client = config, client
+        self._ca_file = options.ca_file
+        self._plain = _made(url, config, client)
+        #: What each upload but leases and the index asks for.
+        self.lock = Lock(options.lock_mode, options.lock_days or 1) if options.lock_mode else None
+        self._locking: tuple[int, Any] | None = None
 
     @classmethod
     def at(cls, scheme: str, path: str, options: StoreOptions, environ: Mapping[str, str] | None = None) -> ObjectStore:
@@ -67,15 +74,13 @@ class ObjectStore:
             raise UsageError(f"'{url}' has an empty part or a dotted one", code="usage.repo-scheme")
         around = client_environment(scheme, environ)
         config, client = _config(scheme, options, around, environ), _client(options, around)
-        locking = None
-        if options.lock_mode:
-            until = datetime.now(UTC) + timedelta(days=options.lock_days or 1)
-            headers = {
-                "x-amz-object-lock-mode": options.lock_mode.upper(),
-                "x-amz-object-lock-retain-until-date": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            }
-            locking = _made(url, config, {**client, "default_headers": headers})
-        return cls(url, _made(url, config, client), locking)
+        if options.lock_mode and scheme != "s3":
+            raise UsageError(
+                f"lock: {scheme}:// stores are not asked to lock each object",
+                code="usage.store-settings",
+                hint="give the bucket or container itself a retention rule (docs/how-to/object-lock.md), and leave lock away",
+            )
+        return cls(url, config, client, options)
 
     @property
     def url(self) -> str:
@@ -89,8 +94,28 @@ class ObjectStore:
 
     async def create(self, key: str, data: bytes | memoryview, *, durable: bool = True) -> None:
         """Create an object; see Store.create. It is durable in any case."""
-        client = self._locking if self._locking and not key.startswith(LEASES) else self._plain
-        await self._put(client, key, data, "create")
+        # Both are replaced, and worth nothing a moment later.
+        plain = self.lock is None or key.startswith((LEASES, INDEX))
+        await self._put(self._plain if plain else self._locking_client(), key, data, "create")
+
+    def _locking_client(self) -> Any:
+        """The same place, by a client that asks for retention with each upload: from now on, give or take an hour."""
+        assert self.lock is not None
+        now = time.time_ns()
+        if self._locking is None or not 0 <= now - self._locking[0] < _LOCKING_NS:
+            client = {**self._client, "default_headers": self.lock.headers(now)}
+            self._locking = (now, _made(self._url, self._config, client))
+        return self._locking[1]
+
+    async def retention(self, key: str) -> Retention | None:
+        """How long the store keeps an object; see LockingStore."""
+        if not self._url.startswith("s3:"):
+            return None
+        try:
+            signed = await obstore.sign_async(self._plain, "HEAD", check_key(key), timedelta(minutes=5))
+        except _FAILURES as failure:
+            raise explain(self._url, "read", key, failure) from failure
+        return await asyncio.to_thread(ask, signed, self._ca_file)
 
     async def replace(self, key: str, data: bytes) -> None:
         """Put an object whether or not it is there; for leases."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import NamedTuple, Protocol, TypeVar
 
-from jetkeep.errors import OutcomeUnknownError
+from jetkeep.errors import AccessDeniedError, OutcomeUnknownError
 
 A = TypeVar("A")
 T = TypeVar("T")
 
 #: Objects that are read at once when many small ones are wanted.
 READS_AT_ONCE = 32
+#: The code of a refusal to delete what a rule of the store keeps for some time.
+RETAINED = "store.retained"
 #: An upload whose answer was lost is made again after so long, in seconds: a connection that was reset is soon back.
 _AGAIN_S = (0.05, 0.5, 2.0, 5.0)
 
@@ -109,12 +111,26 @@ async def create_surely(store: Store, key: str, data: bytes | memoryview, *, dur
     await store.create(key, data, durable=durable)
 
 
-async def delete_all(store: Store, keys: Sequence[str], check: Callable[[], None]) -> None:
-    """Delete objects, in no order where the store is far; `check` runs before each few and may raise to stop."""
-    few = READS_AT_ONCE if store.remote else 1
-    for at in range(0, len(keys), few):
+async def delete_all(store: Store, keys: Iterable[str], check: Callable[[], None] = lambda: None) -> set[str]:
+    """Delete objects, in no order where the store is far; which of them a rule of the store keeps from being deleted for now.
+
+    `check` runs before each few and may raise to stop.
+    """
+    kept: set[str] = set()
+
+    async def delete(key: str) -> None:
+        try:
+            await store.delete(key)
+        except AccessDeniedError as refusal:
+            if refusal.code != RETAINED:
+                raise
+            kept.add(key)
+
+    few, every = READS_AT_ONCE if store.remote else 1, list(keys)
+    for at in range(0, len(every), few):
         check()
-        await side_by_side(store.delete, keys[at : at + few])
+        await side_by_side(delete, every[at : at + few])
+    return kept
 
 
 async def side_by_side(work: Callable[[A], Awaitable[T]], items: Iterable[A]) -> list[T]:
