@@ -14,7 +14,7 @@ from jetkeep.codecs.sequences import SequenceSet
 from jetkeep.errors import BadDataError, JetkeepError, StoreError
 from jetkeep.model import Emit, StreamAdvanced, StreamBegan, StreamEnded
 from jetkeep.repository import encoding, layout
-from jetkeep.repository.documents import Backup, Manifest, Pin, SegmentRef, StreamEntry
+from jetkeep.repository.documents import Backup, Manifest, ManifestRef, Pin, SegmentRef, StreamEntry
 from jetkeep.repository.repository import Repository
 from jetkeep.repository.sets import RestorePoint, restore_points
 from jetkeep.repository.store import side_by_side
@@ -38,13 +38,14 @@ class Finding:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What was read and what was found."""
+    """What was read and what was found; `digests_only`: sealed, and no identity was given, so nothing was looked into."""
 
     backups: int = 0
     segments: int = 0
     segments_skipped: int = 0
     messages: int = 0
     bytes: int = 0
+    digests_only: bool = False
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -99,6 +100,10 @@ async def verify(
     report = VerifyReport()
     backups = await _backups(repository, label, report)
     report.backups = len(backups)
+    if not repository.readable:
+        report.digests_only = True
+        await _digests(repository, backups, sample, chance, report)
+        return report
     segments: dict[str, _Segment] = {}
 
     async def add(pair: tuple[Backup, StreamEntry]) -> None:
@@ -158,6 +163,46 @@ async def _archive(repository: Repository, backup: Backup, report: VerifyReport)
         await repository.read_files(backup)
     except (BadDataError, StoreError) as wrong:
         report.add(backup.files.archive.key, wrong, [backup.label])
+
+
+async def _digests(
+    repository: Repository, backups: Sequence[Backup], sample: float, chance: random.Random | None, report: VerifyReport
+) -> None:
+    """What can be said of a sealed repository without an identity: every object is there, with the bytes that were stored."""
+    needed: dict[str, tuple[ManifestRef, list[str]]] = {}
+
+    async def add(pair: tuple[Backup, StreamEntry]) -> None:
+        backup, entry = pair
+        assert entry.manifest
+        try:
+            for ref in await repository.needs_of(backup, entry):
+                needed.setdefault(ref.key, (ref, []))[1].append(backup.label)
+        except (BadDataError, StoreError) as wrong:
+            report.add(entry.manifest.key, wrong, [backup.label])
+
+    await side_by_side(add, [(backup, entry) for backup in backups for entry in backup.streams if entry.manifest])
+    for backup in backups:
+        if backup.files and backup.files.archive:
+            needed.setdefault(backup.files.archive.key, (backup.files.archive, []))[1].append(backup.label)
+    chosen = sorted(needed)
+    if sample < 1:
+        count = math.ceil(len(chosen) * sample)
+        chosen = sorted((chance or random.Random()).sample(chosen, count))  # noqa: S311 - a sample, not a secret
+        report.segments_skipped = len(needed) - count
+    limit = asyncio.Semaphore(SEGMENTS_AT_ONCE)
+
+    async def prove(key: str) -> None:
+        ref, labels = needed[key]
+        async with limit:
+            try:
+                await repository.prove(ref)
+            except (BadDataError, StoreError) as wrong:
+                report.add(key, wrong, labels)
+        report.segments += 1
+        report.bytes += ref.bytes
+
+    await asyncio.gather(*(prove(key) for key in chosen))
+    report.findings.sort(key=lambda one: (one.severity, one.key, one.kind))
 
 
 async def _document(repository: Repository, key: str, report: VerifyReport) -> None:

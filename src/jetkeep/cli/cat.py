@@ -8,12 +8,13 @@ from glob import escape
 
 import click
 
-from jetkeep.cli.options import repository_options
+from jetkeep.cli.options import identity_options, repository_options
 
 
 @click.command("cat")
 @click.argument("stream")
 @repository_options
+@identity_options
 @click.option("--backup", "label", metavar="LABEL", help="Which backup.  [default: the newest that has the stream]")
 @click.option("--source", metavar="NAME", help="Only backups of this source.")
 @click.option("--seq", "sequences", metavar="N|A-B|A-", help="Only these sequences.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jetkeep.cli.options import config_option, output_options
+from jetkeep.cli.options import config_option, identity_options, output_options
 
 if TYPE_CHECKING:
     from jetkeep.replicate import CopyReport
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 )
 @click.option("--to", "target", metavar="URL", help="The repository that lacks them.  [default: each other configured]")
 @config_option
+@identity_options
 @output_options
 def command(labels: tuple[str, ...], source: str | None, target: str | None, as_json: bool, quiet: bool) -> int:
     """Bring the backups of one repository into another: all that it lacks, or those that are named.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jetkeep.cli.options import output_options, repository_options
+from jetkeep.cli.options import identity_options, output_options, repository_options
 
 if TYPE_CHECKING:
     from jetkeep.drill import DrillOptions, DrillReport
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.command("drill")
 @click.argument("streams", nargs=-1, metavar="[STREAM]...")
 @repository_options
+@identity_options
 @click.option("--backup", "label", metavar="LABEL", help="The backup.  [default: the newest complete one]")
 @click.option("--random", "at_random", is_flag=True, help="A backup chosen at random; the evidence holds the seed.")
 @click.option("--seed", type=int, help="Choose backup and sample by this number again.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jetkeep.cli.options import output_options, repository_options
+from jetkeep.cli.options import identity_options, output_options, repository_options
 
 if TYPE_CHECKING:
     from jetkeep.interchange.exporting import ExportReport
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.argument("stream")
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @repository_options
+@identity_options
 @click.option("--backup", "label", metavar="LABEL", help="Which backup.  [default: the newest that has the stream]")
 @click.option("--source", metavar="NAME", help="Only backups of this source.")
 @click.option("--tar", is_flag=True, help="The form of servers before 2.15; servers of any version restore it.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jetkeep.cli.options import output_options, repository_options
+from jetkeep.cli.options import identity_options, output_options, repository_options
 
 if TYPE_CHECKING:
     from jetkeep.cli.lagging import OtherState
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.command("info")
 @click.argument("label", required=False)
 @repository_options
+@identity_options
 @click.option("--stream", metavar="NAME", help="Only backups that have this stream.")
 @output_options
 def command(label: str | None, repo: str | None, stream: str | None, as_json: bool, quiet: bool) -> int:
@@ -95,7 +96,8 @@ def _all(
 ) -> None:
     from jetkeep.cli.render import age, say, size, table
 
-    say(f"repository {repository.id[:12]} at {repository.url} (format 1, not encrypted)")
+    kind = "encrypted" if repository.sealed else "not encrypted"
+    say(f"repository {repository.id[:12]} at {repository.url} (format 1, {kind})")
     if not backups:
         say("no backup yet: `jetkeep backup`")
     else:
@@ -189,7 +191,7 @@ def _all_json(
             "repository": repository.id,
             "url": repository.url,
             "format": 1,
-            "encrypted": False,
+            "encrypted": repository.sealed,
             "backups": [_summary(backup, pins) for backup in backups],
             "sets": [set_document(point) for point in sets],
             "others": [one.to_dict() for one in others],

@@ -33,6 +33,36 @@ def repository_options(function: F) -> F:
     )(function)
 
 
+#: Where what opens a sealed repository waits for who needs it (jetkeep.cli.settings).
+IDENTITY = "jetkeep.identity"
+
+
+def _remember_identity(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    context.meta.setdefault(IDENTITY, {})[parameter.name] = value
+
+
+def identity_options(function: F) -> F:
+    """`--identity` and `--identity-command`: for reading a sealed repository."""
+    return _all(
+        click.option(
+            "--identity",
+            envvar="JETKEEP_IDENTITY",
+            show_envvar=True,
+            metavar="FILE",
+            expose_value=False,
+            callback=_remember_identity,
+            help="age identity that opens a sealed repository; the variable may hold the identity itself.",
+        ),
+        click.option(
+            "--identity-command",
+            metavar="COMMAND",
+            expose_value=False,
+            callback=_remember_identity,
+            help="A command that prints the identity, without a shell.",
+        ),
+    )(function)
+
+
 def config_option(function: F) -> F:
     """`--config`."""
     return click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jetkeep.cli.options import connection_options, output_options, repository_options
+from jetkeep.cli.options import connection_options, identity_options, output_options, repository_options
 
 if TYPE_CHECKING:
     from jetkeep.restore.decisions import Plan, RestoreOptions, Step
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.command("restore")
 @click.argument("streams", nargs=-1, metavar="[STREAM]...")
 @repository_options
+@identity_options
 @click.option(
     "--backup", "label", metavar="LABEL", help="The backup or set.  [default: the newest that has the streams]"
 )

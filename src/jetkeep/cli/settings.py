@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jetkeep.cli.options import CONFIG
+from jetkeep.cli.options import CONFIG, IDENTITY
 from jetkeep.errors import JetkeepError, UsageError
 
 if TYPE_CHECKING:
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from jetkeep.config.file import ConfigFile, RepositoryTable
     from jetkeep.repository.address import StoreOptions
     from jetkeep.repository.fanout import FanOut
+    from jetkeep.repository.keys import Credentials
     from jetkeep.repository.repository import Repository
     from jetkeep.repository.store import Store
+    from jetkeep.repository.vault import SealFor
     from jetkeep.retention import Policy
 
 
@@ -48,6 +51,62 @@ def store_of(repo: str | None) -> Store:
     return store_at(table.url, _options(table)) if table else store_at(chosen)
 
 
+def _table(repo: str | None) -> RepositoryTable:
+    """What the configuration says of a repository; nothing of one that it does not name."""
+    from jetkeep.config.file import RepositoryTable
+
+    tables = configuration().repositories
+    return tables.get(repo or next(iter(tables), ""), RepositoryTable(url=repo or ""))
+
+
+def seal_for(recipients: Sequence[str], passphrase: str | None) -> SealFor | None:
+    """Whom a new repository is sealed for; None: it is not sealed."""
+    if not recipients and passphrase is None:
+        return None
+    from jetkeep.repository.vault import SealFor
+
+    return SealFor(tuple(recipients), passphrase)
+
+
+def recipients_of(repo: str | None) -> list[str]:
+    """Whom the configuration has this repository sealed for."""
+    return list(_table(repo).encrypt_to)
+
+
+def ask_passphrase(*, new: bool) -> str:
+    """The passphrase: JETKEEP_PASSPHRASE, else asked for on the terminal, a new one twice.
+
+    Raises:
+        UsageError: there is no terminal to ask on.
+    """
+    import sys
+
+    from jetkeep.config.identity import read_passphrase
+
+    if (found := read_passphrase()) is not None:
+        return found
+    if not sys.stdin.isatty():
+        raise UsageError("no passphrase was given", code="usage.passphrase", hint="set JETKEEP_PASSPHRASE")
+    answer: str = click.prompt("passphrase", hide_input=True, confirmation_prompt=new, err=True)
+    return answer
+
+
+def _credentials() -> Credentials | None:
+    from jetkeep.config.identity import read_identities, read_passphrase
+
+    context = click.get_current_context(silent=True)
+    given = context.meta.get(IDENTITY) if context else None
+    if given is None:
+        return None
+    identities = read_identities(given.get("identity"), given.get("identity_command"))
+    passphrase = read_passphrase()
+    if not identities and passphrase is None:
+        return None
+    from jetkeep.repository.keys import Credentials
+
+    return Credentials(identities, passphrase)
+
+
 def _options(table: RepositoryTable) -> StoreOptions:
     from jetkeep.config.connection import seconds
     from jetkeep.repository.address import StoreOptions
@@ -66,17 +125,20 @@ def _options(table: RepositoryTable) -> StoreOptions:
 
 
 async def open_repository(repo: str | None) -> Repository:
-    """The repository at `--repo`, which must be there."""
+    """The repository at `--repo`, which must be there; opened for reading where an identity was given."""
     from jetkeep.repository.repository import Repository
 
-    return await Repository.open(store_of(repo))
+    return await Repository.open(store_of(repo), credentials=_credentials(), pinned=_table(repo).sealed_to)
 
 
 async def open_or_create_repository(repo: str | None) -> Repository:
-    """The repository at `--repo`, created where nothing is."""
+    """The repository at `--repo`, created where nothing is, sealed where the configuration says for whom."""
     from jetkeep.repository.repository import Repository
 
-    return await Repository.open_or_create(store_of(repo), now_ns=time.time_ns)
+    table = _table(repo)
+    return await Repository.open_or_create(
+        store_of(repo), now_ns=time.time_ns, seal_for=seal_for(table.encrypt_to, None), pinned=table.sealed_to
+    )
 
 
 def policy_of(name: str | None) -> Policy:
@@ -131,7 +193,6 @@ async def open_all(repo: str | None) -> FanOut:
         JetkeepError: the only one cannot be opened.
     """
     from jetkeep.repository.fanout import FanOut, Member
-    from jetkeep.repository.repository import Repository
 
     config = configuration()
     if repo or len(config.repositories) < 2:
@@ -141,7 +202,7 @@ async def open_all(repo: str | None) -> FanOut:
         member = Member(name, config.repositories[name].url, None, config.required(name))
         members.append(member)
         try:
-            member.repository = await Repository.open_or_create(store_of(name), now_ns=time.time_ns)
+            member.repository = await open_or_create_repository(name)
         except UsageError:
             raise
         except JetkeepError as failure:

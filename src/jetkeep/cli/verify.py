@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jetkeep.cli.options import output_options, repository_options
+from jetkeep.cli.options import identity_options, output_options, repository_options
 
 if TYPE_CHECKING:
     from jetkeep.verify import VerifyReport
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.command("verify")
 @click.argument("label", required=False)
 @repository_options
+@identity_options
 @click.option(
     "--sample",
     type=click.FloatRange(0, 100, min_open=True),
@@ -68,6 +69,8 @@ def _print(report: VerifyReport, took: float, as_json: bool) -> None:
         mark = "DAMAGE" if finding.severity == "damage" else "notice"
         touched = f"  (backups: {', '.join(finding.backups)})" if finding.backups else ""
         say(f"{mark} {finding.kind}: {finding.what}{touched}")
+    if report.digests_only:
+        say("sealed, and no identity was given: digests were compared, nothing was looked into (--identity)")
     skipped = f", {report.segments_skipped} not in the sample" if report.segments_skipped else ""
     verdict = "sound" if report.sound else "DAMAGED"
     say(

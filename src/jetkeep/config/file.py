@@ -56,6 +56,7 @@ class RepositoryTable(Table):
     required: bool | None = None
     keep: Keep | None = None
     encrypt_to: list[str] = []
+    sealed_to: str | None = None
     endpoint: str | None = None
     region: str | None = None
     path_style: bool | None = None

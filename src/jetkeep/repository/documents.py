@@ -45,12 +45,42 @@ class Part(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A piece of a document."""
 
 
+class Sealing(Part):
+    """That a repository is sealed; its keys lie under `keys/`."""
+
+    cipher: Literal["AES-256-GCM"] = "AES-256-GCM"
+
+
 class RepositoryDocument(Document):
-    """`jetkeep.json`."""
+    """`jetkeep.json`. `sealing` is absent, or says that whoever has no identity reads neither messages nor configurations."""
 
     id: Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
     created_at: Moment
     created_by: str
+    sealing: Sealing | msgspec.UnsetType = msgspec.UNSET
+
+
+class Wrapped(Part):
+    """Private keys, wrapped with age for one recipient (`age1…`, `ssh-…`, or `passphrase`); base64."""
+
+    recipient: str
+    data: str
+
+
+class KeyDocument(Document):
+    """`keys/<generation>.json`: whom runs seal for, and the private keys of this and all earlier such recipients."""
+
+    generation: Count
+    created_at: Moment
+    recipient: str
+    wrapped: list[Wrapped]
+
+
+class SealedBy(Part):
+    """The key of the run that made a backup, wrapped (base64), and the code by which it vouches for the document (64 hex digits)."""
+
+    key: str
+    code: str
 
 
 class ManifestRef(Part):
@@ -157,6 +187,7 @@ class Backup(Document):
     run: RunId = ""
     set: SetPart | msgspec.UnsetType = msgspec.UNSET
     files: FilesEntry | msgspec.UnsetType = msgspec.UNSET
+    sealed: SealedBy | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def started(self) -> datetime:
@@ -332,6 +363,7 @@ def difference(backup: Backup, entry: StreamEntry, manifest: Manifest) -> str:
         "stream": (manifest.stream, entry.name),
         "label": (manifest.label, backup.label),
         **{one: (getattr(manifest, one), getattr(entry, one)) for one in same},
+        **({"fingerprint": ("", entry.fingerprint)} if backup.sealed else {}),
         "stored_bytes": (sum(one.bytes for one in manifest.segments), entry.stored_bytes),
         "consumers": (len(manifest.consumers), entry.consumers),
         "gaps": (sum(SequenceSet.decode(one.set).count() for one in manifest.gaps), entry.gaps),

@@ -12,7 +12,7 @@ import zstandard
 
 from jetkeep.errors import BadDataError
 from jetkeep.model import JsonDict
-from jetkeep.repository.documents import FORMAT, Backup, Document, Manifest, moment_of
+from jetkeep.repository.documents import FORMAT, Backup, Document, Manifest, RepositoryDocument, moment_of
 
 #: Bounds against hostile objects: a stored document, and a manifest once decompressed. Writers keep to them too.
 MAX_DOCUMENT = 256 * 1024 * 1024
@@ -20,6 +20,9 @@ MAX_MANIFEST = 1024 * 1024 * 1024
 MAX_SEQUENCE = 2**64 - 1
 
 D = TypeVar("D", bound=Document)
+
+#: What may be in a document's `features`.
+FEATURES: dict[type[Document], tuple[str, ...]] = {RepositoryDocument: ("sealed",), Backup: ("sealed",)}
 
 _ENVELOPE = re.compile(rb'\{"sha256":"([0-9a-f]{64})","body":')
 
@@ -118,8 +121,9 @@ def _decoder(kind: type[D]) -> msgspec.json.Decoder[D]:
 def _decode(body: bytes, key: str, kind: type[D]) -> D:
     try:
         versions = _VERSIONS.decode(body)
-        if versions.format != FORMAT or versions.features:
-            unknown = f"format {versions.format}" if versions.format != FORMAT else f"feature '{versions.features[0]}'"
+        unknown_features = [one for one in versions.features if one not in FEATURES.get(kind, ())]
+        if versions.format != FORMAT or unknown_features:
+            unknown = f"format {versions.format}" if versions.format != FORMAT else f"feature '{unknown_features[0]}'"
             raise BadDataError(
                 f"{key} needs {unknown}, which this version does not know",
                 code="data.format",

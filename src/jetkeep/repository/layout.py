@@ -11,15 +11,19 @@ from jetkeep.repository.names import escape
 
 REPOSITORY = "jetkeep.json"
 BACKUPS, PINS, EVIDENCE, LEASES, SOURCES = "backups/", "pins/", "evidence/", "leases/", "sources/"
-INDEX = "index/"
+INDEX, KEYS = "index/", "keys/"
+#: Behind the names of objects that only recipients can read.
+SEALED = ".sealed"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _KEY = re.compile(r"(?:(?!\.\.?(?:/|$))[A-Za-z0-9._=-]{1,255}(?:/(?!$)|$)){1,8}", re.ASCII)
 _LONGEST_KEY = 1000  # what every store takes
 _LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _TIMELINE = r"sources/[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_=-]{1,200}/\d{8}T\d{6}-\d{9}(?:-r\d+)?"
-_SEGMENT = re.compile(rf"{_TIMELINE}/segments/\d{{20}}-\d{{20}}-[0-9a-f]{{16}}(?:-\d+)?\.parquet")
-_MANIFEST = re.compile(rf"{_TIMELINE}/manifests/{_LABEL}-[0-9a-f]{{16}}(?:-\d+)?\.json\.zst")
-_FILES = re.compile(rf"sources/[A-Za-z0-9_-]{{1,64}}/=files/{_LABEL}-[0-9a-f]{{16}}(?:-\d+)?\.tar\.zst")
+_SEGMENT = re.compile(rf"{_TIMELINE}/segments/\d{{20}}-\d{{20}}-[0-9a-f]{{16}}(?:-\d+)?\.parquet(?:\.sealed)?")
+_MANIFEST = re.compile(rf"{_TIMELINE}/manifests/{_LABEL}-[0-9a-f]{{16}}(?:-\d+)?\.json\.zst(?:\.sealed)?")
+_FILES = re.compile(rf"sources/[A-Za-z0-9_-]{{1,64}}/=files/{_LABEL}-[0-9a-f]{{16}}(?:-\d+)?\.tar\.zst(?:\.sealed)?")
+_KEYS = re.compile(r"keys/(\d{8})\.json")
+_OWN = re.compile(r"-[0-9a-f]{16}(?:-\d+)?\.(?:parquet|json\.zst|tar\.zst)(?:\.sealed)?\Z")
 _INDEX = re.compile(r"index/(full|tail)-\d{8}-[0-9a-f]{16}\.json\.zst")
 _EVIDENCE = re.compile(r"evidence/(\d{8}|[1-9]\d{8,15})\.json")
 _LABELLED = re.compile(rf"(?:backups|pins)/({_LABEL})\.json")
@@ -82,6 +86,22 @@ def index_of(key: str) -> str | None:
     """`full` or `tail`, None when the key is no index object's."""
     found = _INDEX.fullmatch(key)
     return found[1] if found else None
+
+
+def keys_key(generation: int) -> str:
+    """The document of a sealed repository's keys; the highest generation counts."""
+    return f"{KEYS}{generation:08d}.json"
+
+
+def generation_of(key: str) -> int | None:
+    """The generation of a key document's key; None when the key is no such."""
+    found = _KEYS.fullmatch(key)
+    return int(found[1]) if found else None
+
+
+def bound_name(key: str) -> str:
+    """What a sealed object is bound to: its key without what depends on its own bytes (digest, copy, extension)."""
+    return _OWN.sub("", key)
 
 
 def kind_of(key: str) -> Literal["segment", "manifest", "files"] | None:

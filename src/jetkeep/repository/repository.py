@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -29,19 +29,24 @@ from jetkeep.repository.documents import (
     Manifest,
     ManifestRef,
     RepositoryDocument,
+    Sealing,
     SegmentRef,
     StreamEntry,
     difference,
 )
 from jetkeep.repository.index import LOOSE, BackupIndex
 from jetkeep.repository.leases import Lease, LeaseClock, rfc3339
+from jetkeep.repository.locking import Sharing
 from jetkeep.repository.names import check_label, check_source
 from jetkeep.repository.store import ObjectInfo, Store, create_surely, side_by_side
 
 if TYPE_CHECKING:
     from jetkeep.codecs.segment import SegmentBytes
+    from jetkeep.repository.keys import Credentials
+    from jetkeep.repository.vault import SealFor, Vault
 
-_COPIES = 99
+#: Under object lock a segment is written again and again beside those that stay too short.
+_COPIES = 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,9 @@ class Repository:
         self.store = store
         self.id = document.id
         self.document = document
+        self._sharing = Sharing(store)
+        #: Seals and opens what lies in a sealed repository; None where nothing is sealed.
+        self.vault: Vault | None = None
         self._index: BackupIndex | None = None
         self._listed: list[str] = []
 
@@ -68,12 +76,20 @@ class Repository:
         return self.store.url
 
     @classmethod
-    async def open(cls, store: Store) -> Repository:
+    async def open(
+        cls, store: Store, *, credentials: Credentials | None = None, pinned: str | None = None
+    ) -> Repository:
         """Open what is there.
+
+        Args:
+            store: where it is.
+            credentials: with which a sealed one is read; None where it is only written to, listed, or compared by digests.
+            pinned: the only recipient that may be sealed for.
 
         Raises:
             NoRepositoryError: nothing that is a repository is there.
             BadDataError: `jetkeep.json` is damaged or needs a newer version.
+            AccessDeniedError: the credentials do not open it.
         """
         try:
             data = await store.read(layout.REPOSITORY, encoding.MAX_DOCUMENT)
@@ -82,11 +98,28 @@ class Repository:
                 if layout.label_of(info.key):
                     raise refusals.headless(store.url) from None
             raise refusals.no_repository(store.url) from None
-        return cls(store, encoding.unseal(data, layout.REPOSITORY, RepositoryDocument))
+        repository = cls(store, encoding.unseal(data, layout.REPOSITORY, RepositoryDocument))
+        if repository.sealed:
+            from jetkeep.repository.vault import Vault  # noqa: PLC0415 - no cryptography where nothing is sealed
+
+            repository.vault = Vault(store, repository.id, pinned)
+            if credentials and not credentials.empty:
+                await repository.vault.unlock(credentials)
+        return repository
+
+    @property
+    def sealed(self) -> bool:
+        """Whether only who has an identity reads messages and configurations."""
+        return bool(self.document.sealing)
+
+    @property
+    def readable(self) -> bool:
+        """Whether everything in it can be read with what was given."""
+        return self.vault is None or self.vault.unlocked
 
     @classmethod
-    async def create(cls, store: Store, *, now_ns: LeaseClock) -> Repository:
-        """Create a repository where the store is empty; durable on return.
+    async def create(cls, store: Store, *, now_ns: LeaseClock, seal_for: SealFor | None = None) -> Repository:
+        """Create a repository where the store is empty, sealed for whom is named; durable on return.
 
         Raises:
             UsageError: something else is there.
@@ -96,22 +129,30 @@ class Repository:
         document = RepositoryDocument(
             id=secrets.token_hex(16), created_at=rfc3339(now_ns()), created_by=f"jetkeep {__version__}"
         )
+        if seal_for:
+            from jetkeep.repository.keys import create_keys  # noqa: PLC0415 - as above
+
+            # First the keys: a repository without them could never be read.
+            await create_keys(store, seal_for.recipients, seal_for.passphrase, now_ns=now_ns)
+            document.features, document.sealing = ["sealed"], Sealing()
         with contextlib.suppress(AlreadyThereError):  # somebody else's first backup was quicker
             await create_surely(store, layout.REPOSITORY, encoding.seal(document), durable=True)
-            if not store.remote:
+            if not store.remote and not seal_for:
                 return cls(store, document)
         # Some object stores tell several writers that each was first: what is there counts.
         return await cls.open(store)
 
     @classmethod
-    async def open_or_create(cls, store: Store, *, now_ns: LeaseClock) -> Repository:
+    async def open_or_create(
+        cls, store: Store, *, now_ns: LeaseClock, seal_for: SealFor | None = None, pinned: str | None = None
+    ) -> Repository:
         """Open the repository, or create it where nothing is."""
         try:
-            return await cls.open(store)
+            return await cls.open(store, pinned=pinned)
         except NoRepositoryError:
             pass
         try:
-            return await cls.create(store, now_ns=now_ns)
+            return await cls.create(store, now_ns=now_ns, seal_for=seal_for)
         except UsageError as refusal:
             try:
                 return await cls.open(store)  # somebody created it since we looked
@@ -122,14 +163,15 @@ class Repository:
 
     async def put_segment(self, source: str, stream: str, timeline: str, segment: SegmentBytes) -> SegmentRef:
         """Store a segment; durable with the commit. Equal bytes that are there already are read, compared and used."""
-        digest = await _digest(segment.data)
         prefix = layout.timeline_prefix(check_source(source), stream, timeline)
         first, last = segment.first_seq, segment.last_seq
-        key = await self._put(segment.data, digest, lambda copy: layout.segment_key(prefix, first, last, digest, copy))
+        key, digest, size = await self._put_sealed(
+            segment.data, lambda digest, copy: layout.segment_key(prefix, first, last, digest, copy)
+        )
         return SegmentRef(
             key=key,
             sha256=digest,
-            bytes=len(segment.data),
+            bytes=size,
             first_seq=first,
             last_seq=last,
             count=segment.count,
@@ -146,30 +188,50 @@ class Repository:
             BadDataError: a reader would refuse it.
         """
         data = await asyncio.to_thread(_manifest_bytes, manifest)
-        digest = await _digest(data)
         prefix = layout.timeline_prefix(check_source(manifest.source), manifest.stream, manifest.timeline)
         label = check_label(manifest.label)
-        key = await self._put(data, digest, lambda copy: layout.manifest_key(prefix, label, digest, copy))
-        return ManifestRef(key=key, sha256=digest, bytes=len(data))
+        needs = [ManifestRef(key=one.key, sha256=one.sha256, bytes=one.bytes) for one in manifest.segments]
+        key, digest, size = await self._put_sealed(
+            data, lambda digest, copy: layout.manifest_key(prefix, label, digest, copy), needs
+        )
+        return ManifestRef(key=key, sha256=digest, bytes=size)
 
     async def put_files(self, source: str, label: str, archive: bytes) -> ManifestRef:
         """Store the archive of a backup's files; durable with the commit."""
-        digest = await _digest(archive)
         check_source(source), check_label(label)
-        key = await self._put(archive, digest, lambda copy: layout.files_key(source, label, digest, copy))
-        return ManifestRef(key=key, sha256=digest, bytes=len(archive))
+        key, digest, size = await self._put_sealed(
+            archive, lambda digest, copy: layout.files_key(source, label, digest, copy)
+        )
+        return ManifestRef(key=key, sha256=digest, bytes=size)
+
+    async def _put_sealed(
+        self, data: bytes | memoryview, key_of: Callable[[str, int], str], needs: Sequence[ManifestRef] = ()
+    ) -> tuple[str, str, int]:
+        """Store an object, sealed where the repository is; its key, digest and bytes as they are stored."""
+        suffix = ""
+        if self.vault:
+            suffix = layout.SEALED
+            data = await self.vault.seal(data, layout.bound_name(key_of("0" * 16, 1)), needs)
+        digest = await _digest(data)
+        key = await self._put(data, digest, lambda copy: key_of(digest, copy) + suffix)
+        return key, digest, len(data)
 
     async def _put(self, data: bytes | memoryview, digest: str, key_of: Callable[[int], str]) -> str:
-        for copy in range(1, _COPIES + 1):
+        first, there = await self._sharing.start(key_of)
+        for copy in range(first, _COPIES + 1):
             key = key_of(copy)
             try:
-                await create_surely(self.store, key, data, durable=False)
+                if not (there and copy == first):
+                    await create_surely(self.store, key, data, durable=False)
+                    return key
             except AlreadyThereError:
-                try:
+                pass
+            try:
+                if await self._sharing.may_use(key):
                     await self._read_proven(key, digest, len(data))
-                except (BadDataError, StoreError):
-                    continue  # damaged bytes hold the name: write beside them
-            return key
+                    return key
+            except (BadDataError, StoreError):
+                continue  # damaged bytes hold the name: write beside them
         raise encoding.damaged(key_of(1), f"and so are {_COPIES - 1} more of its name")
 
     async def commit(self, backup: Backup, held: Lease, *, relabel: bool = False) -> Backup:
@@ -185,6 +247,8 @@ class Repository:
             LockedError: the lease was not renewed in time: what was put may be gone.
         """
         while True:
+            if self.vault:
+                backup = await self.vault.vouch(backup)
             data = encoding.seal(backup)
             encoding.unseal(data, layout.backup_key(backup.label), Backup)  # what cannot be read is not written
             await self.store.sync()
@@ -288,6 +352,8 @@ class Repository:
             raise encoding.damaged(key, f"it says that it is backup {backup.label}", "mismatch")
         if backup.repository != self.id:
             raise encoding.damaged(key, f"it belongs to another repository ({backup.repository})", "mismatch")
+        if self.vault:
+            self.vault.check(backup, key)
         return backup
 
     async def newest_entries(self, source: str) -> dict[str, StreamEntry]:
@@ -309,7 +375,7 @@ class Repository:
         """
         ref = entry.manifest
         assert ref is not None, "a failed stream has no manifest"
-        data = await self._read_proven(ref.key, ref.sha256, ref.bytes)
+        data = await self._read_opened(ref)
         manifest = await asyncio.to_thread(encoding.decode_manifest, data, ref.key)
         if what := difference(backup, entry, manifest):
             raise encoding.damaged(ref.key, f"its {what} is not what backup {backup.label} says", "mismatch")
@@ -320,12 +386,40 @@ class Repository:
         return manifest
 
     async def read_segment(self, ref: SegmentRef) -> bytes:
-        """A segment's bytes, proven.
+        """A segment's bytes, proven and opened.
+
+        Raises:
+            BadDataError: it is damaged or absent.
+            AccessDeniedError: it is sealed, and no identity was given.
+        """
+        return await self._read_opened(ref)
+
+    async def needs_of(self, backup: Backup, entry: StreamEntry) -> list[ManifestRef]:
+        """The segments that a stream of a backup needs; without an identity, too.
+
+        Raises:
+            BadDataError: the manifest is damaged or absent.
+        """
+        ref = entry.manifest
+        assert ref is not None, "a failed stream has no manifest"
+        if self.vault is None or self.readable:
+            found = (await self.read_manifest(backup, entry)).segments
+            return [ManifestRef(key=one.key, sha256=one.sha256, bytes=one.bytes) for one in found]
+        from jetkeep.repository.vault import needs_of  # noqa: PLC0415 - as above
+
+        return needs_of(await self._read_proven(ref.key, ref.sha256, ref.bytes), ref.key)
+
+    async def prove(self, ref: ManifestRef) -> None:
+        """Compare a stored object with its digest, sealed as it may be.
 
         Raises:
             BadDataError: it is damaged or absent.
         """
-        return await self._read_proven(ref.key, ref.sha256, ref.bytes)
+        await self._read_proven(ref.key, ref.sha256, ref.bytes)
+
+    async def _read_opened(self, ref: SegmentRef | ManifestRef) -> bytes:
+        data = await self._read_proven(ref.key, ref.sha256, ref.bytes)
+        return await self.vault.open(data, ref.key) if self.vault else data
 
     async def read_files(self, backup: Backup) -> bytes:
         """The archive of the files in a backup that has them, proven.
@@ -337,7 +431,7 @@ class Repository:
         assert ref is not None, "a backup without files has no archive"
         if layout.kind_of(ref.key) != "files" or not ref.key.startswith(f"{layout.SOURCES}{backup.source}/"):
             raise encoding.damaged(ref.key, f"it is no archive of {backup.source}'s files", "mismatch")
-        return await self._read_proven(ref.key, ref.sha256, ref.bytes)
+        return await self._read_opened(ref)
 
     async def _read_proven(self, key: str, digest: str, size: int) -> bytes:
         try:

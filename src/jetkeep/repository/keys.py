@@ -1,0 +1,259 @@
+"""Who can read a sealed repository: its key pair, wrapped with age for recipients and passphrases (docs/format.md, *Keys*)."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyrage
+
+from jetkeep.errors import AccessDeniedError, AlreadyThereError, BadDataError, StoreError, UsageError
+from jetkeep.repository import encoding, layout
+from jetkeep.repository.documents import KeyDocument, Wrapped
+from jetkeep.repository.leases import LeaseClock, rfc3339
+from jetkeep.repository.sealing import RunKey
+from jetkeep.repository.store import Store, create_surely
+
+PASSPHRASE = "passphrase"  # noqa: S105 - the name of a kind, not a secret
+_MAX_KEYS = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a reader has: age identities (`AGE-SECRET-KEY-1…`), or a passphrase. No repr shows them."""
+
+    identities: tuple[str, ...] = field(default=(), repr=False)
+    passphrase: str | None = field(default=None, repr=False)
+
+    @property
+    def empty(self) -> bool:
+        """There are none."""
+        return not self.identities and self.passphrase is None
+
+
+@dataclass(slots=True)
+class Keyring:
+    """A repository's key document; after `unlock` its private keys, the newest first."""
+
+    store: Store
+    document: KeyDocument
+    key: str
+    _private: list[str] = field(default_factory=list, repr=False)
+
+    @property
+    def recipient(self) -> str:
+        """Whom a run's key is wrapped for."""
+        return self.document.recipient
+
+    @property
+    def unlocked(self) -> bool:
+        """Sealed objects can be read."""
+        return bool(self._private)
+
+    def run_key(self) -> RunKey:
+        """A fresh key for a run."""
+        to = [pyrage.x25519.Recipient.from_str(self.recipient)]
+        return RunKey.new(lambda secret: pyrage.encrypt(secret, to))
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        """A run's key.
+
+        Raises:
+            AccessDeniedError: the keyring is locked, or the key was wrapped for another repository.
+        """
+        if not self._private:
+            raise _locked(self.store.url)
+        try:
+            secret: bytes = pyrage.decrypt(wrapped, [pyrage.x25519.Identity.from_str(one) for one in self._private])
+        except pyrage.DecryptError:
+            raise AccessDeniedError(
+                f"an object in {self.store.url} was sealed for another repository's key",
+                code="key.other-repository",
+                means="it was not read; it may have been put there by somebody else",
+                hint="run `jetkeep verify` with the identity to see which backups hold such objects",
+            ) from None
+        return secret
+
+    def unlock(self, credentials: Credentials) -> None:
+        """Take the private keys out of their wrapping.
+
+        Raises:
+            AccessDeniedError: none of the identities, nor the passphrase, opens them.
+            UsageError: an identity is none.
+        """
+        if credentials.empty:
+            raise _locked(self.store.url)
+        for wrapped in self.document.wrapped:
+            if text := _opened(wrapped, credentials):
+                self._private = text.decode().split()
+                return
+        raise AccessDeniedError(
+            f"the identity that was given opens no key of {self.store.url}",
+            code="key.wrong",
+            means="nothing was read; the data is untouched",
+            hint=f"it is sealed for {', '.join(one.recipient for one in self.document.wrapped)}: give one of their identities",
+        )
+
+    async def rewrap(
+        self, recipients: Sequence[str], passphrase: str | None, *, rotate: bool, now_ns: LeaseClock
+    ) -> Keyring:
+        """Wrap the private keys for these recipients from now on, with a new key pair for later backups when `rotate`.
+
+        The new key document is durable before older ones are deleted; where they cannot be deleted, they stay readable to
+        whom they were wrapped for.
+
+        Raises:
+            UsageError: a recipient is none, or nobody is left.
+        """
+        private = list(self._private)
+        if rotate:
+            private.insert(0, str(pyrage.x25519.Identity.generate()))
+        document = _document(private, recipients, passphrase, self.document.generation + 1, now_ns)
+        if not document.wrapped:
+            raise UsageError(
+                "nobody could read this repository any more", code="usage.recipient", means="nothing was changed"
+            )
+        key = await _store(self.store, document)
+        await remove_older(self.store, key)
+        return Keyring(self.store, document, key, private)
+
+
+async def create_keys(
+    store: Store, recipients: Sequence[str], passphrase: str | None, *, now_ns: LeaseClock
+) -> Keyring:
+    """A new repository's key pair, wrapped; durable on return.
+
+    Raises:
+        UsageError: a recipient is none, or there is nobody to wrap it for.
+    """
+    private = [str(pyrage.x25519.Identity.generate())]
+    document = _document(private, recipients, passphrase, 1, now_ns)
+    try:
+        return Keyring(store, document, await _store(store, document), private)
+    except UsageError:
+        return await load_keys(store)  # somebody else's first backup was quicker
+
+
+async def load_keys(store: Store, pinned: str | None = None) -> Keyring:
+    """The newest key document.
+
+    Args:
+        store: the repository's.
+        pinned: the only recipient that may be written for, when the configuration says so.
+
+    Raises:
+        AccessDeniedError: there is none, or it is not for the pinned recipient.
+        BadDataError: it is damaged.
+    """
+    keys = sorted([info.key async for info in store.list(layout.KEYS) if layout.generation_of(info.key)])
+    if not keys:
+        raise AccessDeniedError(
+            f"the keys of {store.url} are missing",
+            code="key.missing",
+            means="nothing can be sealed or read; the sealed data is untouched",
+            hint=f"put the objects under {layout.KEYS} back from a copy of the repository: without them its data is lost",
+        )
+    document = encoding.unseal(await store.read(keys[-1], _MAX_KEYS), keys[-1], KeyDocument)
+    if pinned and document.recipient != pinned:
+        raise AccessDeniedError(
+            f"{store.url} asks to seal for {document.recipient}, the configuration allows only {pinned}",
+            code="key.not-pinned",
+            means="nothing was written: somebody may have put another key there to read what you store",
+            hint="if the key was rotated by you, change sealed-to in the configuration",
+        )
+    return Keyring(store, document, keys[-1])
+
+
+async def remove_older(store: Store, newest: str) -> list[str]:
+    """Delete all key documents but the newest; those that could not be deleted."""
+    left = []
+    async for info in store.list(layout.KEYS):
+        if layout.generation_of(info.key) and info.key != newest:
+            try:
+                await store.delete(info.key)
+            except StoreError:
+                left.append(info.key)
+    await store.sync()
+    return left
+
+
+def _document(
+    private: Sequence[str], recipients: Sequence[str], passphrase: str | None, generation: int, now_ns: LeaseClock
+) -> KeyDocument:
+    text = "\n".join(private).encode()
+    wrapped = [Wrapped(recipient=one, data=_wrapped(text, one)) for one in dict.fromkeys(recipients)]
+    if passphrase is not None:
+        data = base64.b64encode(pyrage.passphrase.encrypt(text, passphrase)).decode()
+        wrapped.append(Wrapped(recipient=PASSPHRASE, data=data))
+    if not wrapped and generation == 1:
+        raise UsageError("nobody was named to seal for", code="usage.recipient", hint="give --encrypt-to age1…")
+    public = str(pyrage.x25519.Identity.from_str(private[0]).to_public())
+    return KeyDocument(generation=generation, created_at=rfc3339(now_ns()), recipient=public, wrapped=wrapped)
+
+
+def _wrapped(text: bytes, recipient: str) -> str:
+    try:
+        to = pyrage.ssh.Recipient if recipient.startswith("ssh-") else pyrage.x25519.Recipient
+        return base64.b64encode(pyrage.encrypt(text, [to.from_str(recipient)])).decode()
+    except pyrage.RecipientError:
+        raise UsageError(
+            f"'{recipient[:80]}' is no recipient",
+            code="usage.recipient",
+            means="nothing was changed",
+            hint="recipients begin with age1 (or ssh-ed25519); `age-keygen` makes an identity and prints its recipient",
+        ) from None
+
+
+def _opened(wrapped: Wrapped, credentials: Credentials) -> bytes | None:
+    try:
+        data = base64.b64decode(wrapped.data, validate=True)
+    except ValueError:
+        raise BadDataError("a wrapped key is no base64", code="data.damaged") from None
+    try:
+        if wrapped.recipient == PASSPHRASE:
+            return pyrage.passphrase.decrypt(data, credentials.passphrase) if credentials.passphrase else None
+        identities = [_identity(one) for one in credentials.identities]
+        return pyrage.decrypt(data, identities) if identities else None
+    except pyrage.DecryptError:
+        return None
+
+
+def _identity(text: str) -> pyrage.x25519.Identity | pyrage.ssh.Identity:
+    try:
+        if text.startswith("-----BEGIN"):
+            return pyrage.ssh.Identity.from_buffer(text.encode())
+        return pyrage.x25519.Identity.from_str(text)
+    except pyrage.IdentityError:
+        # Never the text itself.
+        raise UsageError(
+            "what was given as an identity is none",
+            code="usage.identity",
+            hint="an identity begins with AGE-SECRET-KEY-1; a file may hold several, one a line, and comments",
+        ) from None
+
+
+async def _store(store: Store, document: KeyDocument) -> str:
+    data = encoding.seal(document)
+    key = layout.keys_key(document.generation)
+    with contextlib.suppress(AlreadyThereError):  # ours, if an answer was lost
+        await create_surely(store, key, data, durable=True)
+    # Some object stores tell several writers that each was first.
+    if await store.read(key, _MAX_KEYS) != data:
+        raise UsageError(
+            f"somebody else changed the keys of {store.url} at the same time",
+            code="usage.keys-changed",
+            means="nothing was changed by this run",
+            hint="look at `jetkeep key list`, then run it again",
+        )
+    return key
+
+
+def _locked(url: str) -> AccessDeniedError:
+    return AccessDeniedError(
+        f"{url} is encrypted, and no identity was given",
+        code="key.none",
+        means="nothing was read; the data is untouched",
+        hint="give --identity FILE, or set JETKEEP_IDENTITY (or JETKEEP_PASSPHRASE)",
+    )
