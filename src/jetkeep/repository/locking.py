@@ -24,6 +24,8 @@ SHARED = 0.5
 _NEAR = 0.05
 _DAY_NS = 24 * 3600 * 10**9
 _TIMEOUT_S = 30
+#: A question that was not answered is asked again after so long, in seconds: it changes nothing.
+_AGAIN_S = (0.2, 1.0, 5.0)
 
 
 class Lock(NamedTuple):
@@ -108,9 +110,18 @@ def ask(url: str, ca_file: str | None) -> Retention | None:
     """What a signed request for an object's head tells of its retention. Blocks; to be called in a thread.
 
     Raises:
-        StoreFailedError: the store does not answer.
+        StoreFailedError: the store does not answer, also when it is asked again.
         AccessDeniedError: it refuses.
     """
+    for wait in _AGAIN_S:
+        try:
+            return _ask_once(url, ca_file)
+        except StoreFailedError:
+            time.sleep(wait)
+    return _ask_once(url, ca_file)
+
+
+def _ask_once(url: str, ca_file: str | None) -> Retention | None:
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the store's own client made the URL
     trust = ssl.create_default_context(cafile=ca_file) if url.startswith("https:") else None
     try:
@@ -119,13 +130,15 @@ def ask(url: str, ca_file: str | None) -> Retention | None:
     except urllib.error.HTTPError as refusal:
         if refusal.code == 404:
             return None
-        kind = AccessDeniedError if refusal.code in (401, 403) else StoreFailedError
-        raise kind(f"the store did not say how long an object is locked: {refusal.code} {refusal.reason}") from None
+        kind, reason = AccessDeniedError if refusal.code in (401, 403) else StoreFailedError, str(refusal)
     except (urllib.error.URLError, OSError) as failure:
-        reason = getattr(failure, "reason", failure)
-        raise StoreFailedError(
-            f"the store did not say how long an object is locked: {reason}", retryable=True
-        ) from None
+        kind, reason = StoreFailedError, str(getattr(failure, "reason", failure))
+    raise kind(
+        f"the store did not say how long an object is locked: {reason}",
+        means="finished backups are untouched",
+        hint="run it again" if kind is StoreFailedError else "give these credentials the permission to read objects",
+        retryable=kind is StoreFailedError,
+    )
 
 
 def retention_of(headers: Mapping[str, str]) -> Retention | None:
