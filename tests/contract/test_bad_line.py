@@ -110,11 +110,23 @@ async def test_a_listing_that_is_cut_at_its_second_page_goes_on_there(bucket: Bu
     assert len(listings) >= 3
 
 
+@pytest.mark.parametrize("fault", [SLOW_DOWN, RESET, LOSE_ANSWER], ids=["503s", "resets", "lost"])
+async def test_what_is_deleted_is_gone_although_the_line_fails_twice(
+    bucket: Bucket, proxy: Proxy, fault: Fault
+) -> None:
+    store = store_at(bucket.url)
+    await store.create("a/b", b"")
+    proxy.faults = first(2, fault)
+    await store.delete("a/b")
+    proxy.faults = first(0, fault)
+    assert await keys(store) == []
+
+
 async def test_a_store_that_never_works_again_is_told(
     bucket: Bucket, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jetkeep.repository.objects.RETRIES", 2)
-    monkeypatch.setattr("jetkeep.repository.objects._LIST_AGAIN_S", ())
+    monkeypatch.setattr("jetkeep.repository.objects._AGAIN_S", ())
     store = store_at(bucket.url)
     proxy.faults = first(9999, SLOW_DOWN)
     with pytest.raises(StoreFailedError, match="SlowDown") as read:

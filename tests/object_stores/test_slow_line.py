@@ -183,7 +183,7 @@ async def test_a_line_that_breaks_for_good_ends_the_run_and_costs_no_backup(
     await small(server)
     await back_up_to(bucket.url, server, "before")
     monkeypatch.setattr("jetkeep.repository.objects.RETRIES", 1)
-    monkeypatch.setattr("jetkeep.repository.objects._LIST_AGAIN_S", ())
+    monkeypatch.setattr("jetkeep.repository.objects._AGAIN_S", ())
     monkeypatch.setattr("jetkeep.repository.store._AGAIN_S", (0.0,))
     proxy.forget()
     await back_up_to(bucket.url, server, "counted")

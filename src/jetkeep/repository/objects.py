@@ -41,7 +41,9 @@ _CONNECT_S = 10
 _PAGE = 1000
 #: A client that asks for retention is made anew after this.
 _LOCKING_NS = 3600 * 10**9
-_LIST_AGAIN_S = (0.1, 1.0, 5.0)
+#: Clocks may differ by some of it, and retention cannot end in the past.
+_MOMENT_S = 120
+_AGAIN_S = (0.1, 1.0, 5.0)
 _FAILURES = (BaseError, OSError)
 _MISSING = re.compile(r"Missing \w+|Account must be specified|service account file")
 
@@ -107,6 +109,13 @@ class ObjectStore:
             self._locking = (now, _made(self._url, self._config, client))
         return self._locking[1]
 
+    async def try_lock(self, key: str, data: bytes) -> Retention | None:
+        """Create an object that is locked for a moment; see LockingStore."""
+        assert self.lock is not None
+        client = {**self._client, "default_headers": self.lock.headers(time.time_ns(), _MOMENT_S)}
+        await self._put(_made(self._url, self._config, client), key, data, "create")
+        return await self.retention(key)
+
     async def retention(self, key: str) -> Retention | None:
         """How long the store keeps an object; see LockingStore."""
         if not self._url.startswith("s3:"):
@@ -155,9 +164,16 @@ class ObjectStore:
             hint="run `jetkeep verify` to see which backups it touches",
         )
 
+    async def read_range(self, key: str, start: int, length: int) -> bytes:
+        """A part of an object; see PartialReads."""
+        try:
+            return (await obstore.get_range_async(self._plain, check_key(key), start=start, length=length)).to_bytes()
+        except _FAILURES as failure:
+            raise explain(self._url, "read", key, failure) from failure
+
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """All objects whose key begins with `prefix`: one request for each thousand below its folder."""
-        folder, after, waits = prefix.rpartition("/")[0], "", list(_LIST_AGAIN_S)
+        folder, after, waits = prefix.rpartition("/")[0], "", list(_AGAIN_S)
         while True:
             try:
                 async for some in obstore.list(self._plain, folder or None, offset=after or None, chunk_size=_PAGE):
@@ -180,14 +196,20 @@ class ObjectStore:
 
     async def delete(self, key: str) -> None:
         """Delete an object; where the bucket keeps versions, a marker hides it."""
-        try:
-            await obstore.delete_async(self._plain, check_key(key))
-        except FileNotFoundError as failure:
-            problem = explain(self._url, "delete", key, failure)
-            if not isinstance(problem, NoObjectError):
-                raise problem from failure
-        except _FAILURES as failure:
-            raise explain(self._url, "delete", key, failure) from failure
+        waits = list(_AGAIN_S)
+        while True:
+            try:
+                await obstore.delete_async(self._plain, check_key(key))
+            except _FAILURES as failure:
+                problem = explain(self._url, "delete", key, failure)
+                if isinstance(problem, NoObjectError):
+                    return
+                if not (problem.retryable and waits):
+                    raise problem from failure
+                # The client deletes by a request that it does not repeat when the line breaks.
+                await asyncio.sleep(waits.pop(0))
+            else:
+                return
 
     async def remove_unfinished(self, before_ns: int) -> int:
         """None: an upload is whole or is not there."""
