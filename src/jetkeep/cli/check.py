@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     help="nagios uses its own exit statuses 0, 1, 2, 3.",
 )
 @click.option("--restore", "restoring", is_flag=True, help="Try the permissions of a restore as well.")
+@click.option(
+    "--store",
+    "storing",
+    is_flag=True,
+    help="Try what the store does, and what these credentials may do in it: writes and deletes small objects.",
+)
 @click.option("--no-server", is_flag=True, help="Look at the repository only.")
 @click.option(
     "--warn-age",
@@ -48,6 +54,7 @@ def command(
     source: str | None,
     shape: str,
     restoring: bool,
+    storing: bool,
     no_server: bool,
     warn_age: float,
     critical_age: float,
@@ -65,13 +72,16 @@ def command(
     Examples:
       jetkeep check --repo /backups
       jetkeep check --restore --context staging
+      jetkeep check --store --repo s3://bucket/prefix
       jetkeep check --format nagios --warn-age 26 --repo /backups
       jetkeep check --format prometheus --no-server --repo /backups
     """
     from jetkeep.cli.running import run
     from jetkeep.readiness import Thresholds
 
-    what = _What(streams, exclude, source, restoring, no_server, Thresholds(warn_age * 3600, critical_age * 3600))
+    what = _What(
+        streams, exclude, source, restoring, storing, no_server, Thresholds(warn_age * 3600, critical_age * 3600)
+    )
     readiness = run(_check(repo, connection, what))
     shape = "json" if as_json else shape
     if shape == "text":
@@ -88,15 +98,16 @@ class _What(NamedTuple):
     exclude: tuple[str, ...]
     source: str | None
     restoring: bool
+    storing: bool
     no_server: bool
     thresholds: Thresholds
 
 
 async def _check(repo: str | None, connection: dict[str, Any], what: _What) -> Readiness:
-    from jetkeep.cli.settings import open_repository, server_settings
+    from jetkeep.cli.settings import open_repository, server_settings, store_of
     from jetkeep.errors import JetkeepError, NoRepositoryError, UsageError
     from jetkeep.jetstream import connect
-    from jetkeep.readiness import Level, Readiness, probe_repository, probe_server
+    from jetkeep.readiness import Level, Readiness, probe_repository, probe_server, probe_store
 
     readiness = Readiness()
     if not what.no_server:
@@ -108,6 +119,8 @@ async def _check(repo: str | None, connection: dict[str, Any], what: _What) -> R
             raise
         except JetkeepError as error:
             readiness.fail("connect", error)
+    if what.storing:
+        await probe_store(store_of(repo), readiness, writing=not what.no_server, now_ns=time.time_ns)
     if repo or what.no_server:
         try:
             repository = await open_repository(repo)

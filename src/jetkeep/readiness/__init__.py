@@ -2,6 +2,7 @@
 
 from jetkeep.readiness.findings import Level, Probe, Readiness, Thresholds
 from jetkeep.readiness.server import probe_server
+from jetkeep.readiness.store import probe_store
 from jetkeep.readiness.stored import probe_repository
 
-__all__ = ["Level", "Probe", "Readiness", "Thresholds", "probe_repository", "probe_server"]
+__all__ = ["Level", "Probe", "Readiness", "Thresholds", "probe_repository", "probe_server", "probe_store"]

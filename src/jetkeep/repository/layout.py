@@ -26,6 +26,7 @@ _KEYS = re.compile(r"keys/(\d{8})\.json")
 _OWN = re.compile(r"-[0-9a-f]{16}(?:-\d+)?\.(?:parquet|json\.zst|tar\.zst)(?:\.sealed)?\Z")
 _INDEX = re.compile(r"index/(full|tail)-\d{8}-[0-9a-f]{16}\.json\.zst")
 _EVIDENCE = re.compile(r"evidence/(\d{8}|[1-9]\d{8,15})\.json")
+_PROBE = re.compile(r"leases/probe-[0-9a-f]{16}\.txt")
 _LABELLED = re.compile(rf"(?:backups|pins)/({_LABEL})\.json")
 
 
@@ -58,6 +59,16 @@ def pin_key(label: str) -> str:
 def lease_key(purpose: str, nonce: str) -> str:
     """The lease of one run."""
     return f"{LEASES}{purpose}-{nonce}.json"
+
+
+def probe_key(nonce: str) -> str:
+    """What `check --store` writes to learn what a store does; worth nothing a moment later, and nobody takes it for a lease."""
+    return f"{LEASES}probe-{nonce}.txt"
+
+
+def is_probe(key: str) -> bool:
+    """Whether it is such a key."""
+    return bool(_PROBE.fullmatch(key))
 
 
 def evidence_key(number: int, kind: str = "json") -> str:

@@ -289,12 +289,15 @@ async def leases_in(store: Store, now_ns: int) -> list[Seen]:
 
 
 async def remove_dead_leases(store: Store, now_ns: int) -> None:
-    """Remove the leases that crashed runs, and keys that may not delete, left behind; durable with the next `sync`.
+    """Remove the leases and probes that crashed runs, and keys that may not delete, left behind; durable with the next `sync`.
 
     Raises:
         AccessDeniedError: this key may not delete either.
     """
-    await delete_all(store, [one.key for one in await leases_in(store, now_ns) if not one.live])
+    infos = [info async for info in store.list(layout.LEASES)]
+    probes = [one.key for one in infos if layout.is_probe(one.key) and now_ns - one.modified_ns > LIFETIME_NS]
+    found = await _look(store, [one for one in infos if one.key.endswith(".json")], now_ns)
+    await delete_all(store, [*probes, *(one.key for one in found if not one.live)])
 
 
 async def _listed(store: Store) -> list[ObjectInfo]:

@@ -34,9 +34,11 @@ class Lock(NamedTuple):
     mode: Literal["governance", "compliance"]
     days: int
 
-    def headers(self, now_ns: int) -> dict[str, str]:
-        """The retention of an object that is uploaded now."""
-        until = datetime.fromtimestamp(now_ns / 1e9, UTC) + timedelta(days=self.days * (1 + SHARED))
+    def headers(self, now_ns: int, seconds: float | None = None) -> dict[str, str]:
+        """The retention of an object that is uploaded now; for so many seconds, where they are given."""
+        until = datetime.fromtimestamp(now_ns / 1e9, UTC) + timedelta(
+            seconds=self.days * 86400 * (1 + SHARED) if seconds is None else seconds
+        )
         return {
             "x-amz-object-lock-mode": self.mode.upper(),
             "x-amz-object-lock-retain-until-date": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -63,6 +65,23 @@ class LockingStore(Protocol):
         Raises:
             StoreError: the store cannot be reached.
         """
+        ...
+
+    async def try_lock(self, key: str, data: bytes) -> Retention | None:
+        """Create an object that is locked for a minute or two; how the store tells it.
+
+        Raises:
+            StoreError: the bucket locks nothing, or it is not permitted.
+        """
+        ...
+
+
+@runtime_checkable
+class PartialReads(Protocol):
+    """A store that gives a part of an object."""
+
+    async def read_range(self, key: str, start: int, length: int) -> bytes:
+        """So many bytes from `start` on."""
         ...
 
 
