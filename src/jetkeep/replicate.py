@@ -130,6 +130,7 @@ async def _copy(source: Repository, target: Member, backup: Backup, emit: Emit) 
 
 async def _copy_stream(source: Repository, target: Member, backup: Backup, entry: StreamEntry, emit: Emit) -> None:
     manifest = await source.read_manifest(backup, entry)
+    entry.fingerprint = manifest.fingerprint  # which a sealed repository does not tell
     limit = asyncio.Semaphore(SEGMENTS_AT_ONCE)
     done = [0, 0]
 

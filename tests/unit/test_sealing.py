@@ -17,7 +17,7 @@ from jetkeep.errors import AccessDeniedError, BadDataError, JetkeepError, UsageE
 from jetkeep.replicate import copy_backups
 from jetkeep.repository import encoding, layout
 from jetkeep.repository.documents import Backup
-from jetkeep.repository.keys import Credentials, Keyring, load_keys
+from jetkeep.repository.keys import PASSPHRASE, Credentials, Keyring, load_keys
 from jetkeep.repository.local import LocalStore
 from jetkeep.repository.repository import Repository
 from jetkeep.repository.sealing import CHUNK, TAG, RunKey, open_object, read_header, seal_object
@@ -35,7 +35,7 @@ def opened(data: bytes, bound: str = "sources/x/1-2", repository: str = REPOSITO
 
 
 def sealed(data: bytes, bound: str = "sources/x/1-2") -> bytes:
-    return seal_object(data, RUN, REPOSITORY, bound)
+    return bytes(seal_object(data, RUN, REPOSITORY, bound))
 
 
 def person() -> tuple[str, Credentials]:
@@ -291,6 +291,92 @@ async def test_lost_keys_and_keys_that_are_not_pinned_are_refused(tmp_path: Path
     with pytest.raises(AccessDeniedError) as lost:
         await reading(tmp_path, first)
     assert (lost.value.code, lost.value.exit_status) == ("key.missing", 12)
+
+
+async def test_keys_that_ask_to_seal_for_somebody_else_are_refused_to_who_has_an_identity(tmp_path: Path) -> None:
+    one, first = person()
+    thief, _ = person()
+    keyring = await load_keys((await new_sealed(tmp_path, one)).store)
+    forged = msgspec.structs.replace(keyring.document, generation=2, recipient=thief)
+    (tmp_path / layout.keys_key(2)).write_bytes(encoding.seal(forged))
+    with pytest.raises(AccessDeniedError) as refused:
+        await reading(tmp_path, first)
+    assert (refused.value.code, refused.value.exit_status) == ("key.swapped", 12)
+
+
+async def test_a_repository_that_is_to_be_encrypted_and_says_that_it_is_not_is_refused(tmp_path: Path) -> None:
+    one, first = person()
+    repository = await new_sealed(tmp_path, one)
+    backup = await take(repository, "b", some_streams())
+    recipient = (await load_keys(repository.store)).recipient
+    bare = msgspec.structs.replace(repository.document, features=[], sealing=msgspec.UNSET)
+    (tmp_path / layout.REPOSITORY).write_bytes(encoding.seal(bare))
+    store = LocalStore(tmp_path)
+    with pytest.raises(AccessDeniedError) as pinned:
+        await Repository.open(store, pinned=recipient)
+    with pytest.raises(AccessDeniedError) as wanted:
+        await Repository.open_or_create(store, now_ns=time.time_ns, seal_for=SealFor((one,)))
+    assert pinned.value.code == wanted.value.code == "key.not-sealed"
+    with pytest.raises(BadDataError):
+        await (await reading(tmp_path, first)).read_backup(backup.label)
+
+
+async def test_an_init_that_was_killed_between_keys_and_document_is_made_again_for_the_same_recipients(
+    tmp_path: Path,
+) -> None:
+    (one, first), (two, _) = person(), person()
+    await new_sealed(tmp_path, one)
+    (tmp_path / layout.REPOSITORY).unlink()
+    with pytest.raises(UsageError):
+        await new_sealed(tmp_path, two)
+    backup = await take(await new_sealed(tmp_path, one), "b", some_streams())
+    assert await read_back(await reading(tmp_path, first), backup, "ORDERS")
+
+
+async def test_a_passphrase_stays_when_recipients_change_and_must_be_given_to_rotate(tmp_path: Path) -> None:
+    (one, first), (two, _) = person(), person()
+    await new_sealed(tmp_path, one, passphrase="correct horse")
+    await changed_keys(tmp_path, first, one, two, PASSPHRASE)
+    keyring = await load_keys(LocalStore(tmp_path))
+    keyring.unlock(Credentials(passphrase="correct horse"))
+    for wrong in (None, "battery"):
+        with pytest.raises(UsageError):
+            await keyring.rewrap([one, PASSPHRASE], wrong, rotate=True, now_ns=time.time_ns)
+    await keyring.rewrap([one, PASSPHRASE], "correct horse", rotate=True, now_ns=time.time_ns)
+    assert (await reading(tmp_path, Credentials(passphrase="correct horse"))).readable
+
+
+async def test_a_secret_key_that_is_given_as_a_recipient_is_not_repeated(tmp_path: Path) -> None:
+    secret = person()[1].identities[0]
+    with pytest.raises(UsageError) as refused:
+        await new_sealed(tmp_path, secret)
+    assert secret not in refused.value.what
+
+
+async def test_where_key_documents_cannot_be_deleted_it_is_said(tmp_path: Path) -> None:
+    one, first = person()
+    await new_sealed(tmp_path, one)
+
+    class AddOnly(LocalStore):
+        async def delete(self, key: str) -> None:
+            raise AccessDeniedError("no")
+
+    keyring = await load_keys(AddOnly(tmp_path))
+    keyring.unlock(first)
+    changed = await keyring.rewrap([one], None, rotate=True, now_ns=time.time_ns)
+    assert changed.left == [layout.keys_key(1)]
+    assert (await load_keys(LocalStore(tmp_path))).document.generation == 2
+
+
+async def test_a_label_that_is_taken_at_the_commit_needs_no_identity_either(tmp_path: Path) -> None:
+    recipient, credentials = person()
+    repository = await new_sealed(tmp_path, recipient)
+    label = BEGAN.strftime("%Y%m%d-%H%M%S")
+    await take(repository, label, {"A": some_streams()["ORDERS"]})
+    stream = some_streams()["ORDERS"]
+    committed = await take(await new_repository(tmp_path), label, {"A": stream}, relabel=True)
+    assert committed.label != label
+    assert await read_back(await reading(tmp_path, credentials), committed, "A") == stream.live()
 
 
 async def test_a_copy_seals_what_was_not_sealed(tmp_path: Path) -> None:

@@ -69,8 +69,10 @@ async def _of_label(repository: Repository, label: str, stream: str | None, pins
     for backup in point.backups:
         if stream and point.parts and not backup.stream(stream):
             continue
-        chosen = await choose_streams(repository, backup, [stream] if stream else [])
+        chosen = await choose_streams(repository, backup, [stream] if stream else []) if repository.readable else []
         shown.append((backup, {one.entry.name: one.manifest for one in chosen}))
+    if not (repository.readable or as_json):
+        say("encrypted, and no identity was given: notes and the reasons of gaps are not shown (--identity)")
     if not point.parts:
         _one_json(*shown[0], pins) if as_json else _one(*shown[0], pins)
         return 0

@@ -41,13 +41,19 @@ def command(repo: str | None, encrypt_to: tuple[str, ...], encrypt_passphrase: b
 
     passphrase = ask_passphrase(new=True) if encrypt_passphrase else None
     sealed = seal_for([*encrypt_to, *recipients_of(repo)], passphrase)
-    repository = run(Repository.create(store_of(repo), now_ns=time.time_ns, seal_for=sealed))
+
+    async def create() -> tuple[Repository, str | None]:
+        repository = await Repository.create(store_of(repo), now_ns=time.time_ns, seal_for=sealed)
+        return repository, (await repository.vault.keyring()).recipient if repository.vault else None
+
+    repository, sealed_to = run(create())
     if as_json:
         facts = {"repository": repository.id, "url": repository.url, "format": 1, "encrypted": repository.sealed}
-        document("jetkeep.init/1", facts)
+        document("jetkeep.init/1", {**facts, "sealed_to": sealed_to})
     elif not quiet:
         kind = "encrypted" if repository.sealed else "not encrypted"
         say(f"created repository {repository.id[:12]} at {repository.url} (format 1, {kind})")
-        if repository.sealed:
-            say("whoever loses every identity it is sealed for has lost the data: keep one offline")
+        if sealed_to:
+            say(f"runs seal for {sealed_to}: pin it in the configuration (sealed-to)")
+            say("whoever loses every identity it is encrypted to has lost the data: keep one offline")
     return 0

@@ -52,6 +52,10 @@ def command(
         )
     keyring = run(_change(repo, action, recipients, passphrase))
     found = keyring.document
+    for key in keyring.left:
+        click.echo(
+            f"notice: {key} could not be deleted: whoever it names can still read what is sealed so far", err=True
+        )
     if as_json:
         names = [one.recipient for one in found.wrapped]
         document("jetkeep.key/1", {"generation": found.generation, "sealed_to": found.recipient, "recipients": names})
@@ -80,18 +84,17 @@ async def _change(repo: str | None, action: str, recipients: tuple[str, ...], pa
     if not keyring.unlocked:
         keyring.unwrap(b"")  # says what to give
     have = [one.recipient for one in keyring.document.wrapped]
-    kept = [one for one in have if one != PASSPHRASE]
+    named = [*recipients, *([PASSPHRASE] if passphrase else [])]
+    if action == "remove" and (absent := [one for one in named if one not in have]):
+        raise UsageError(
+            f"{absent[0]} is no recipient of {repository.url}", code="usage.recipient", hint="see `jetkeep key list`"
+        )
+    if action == "add" and PASSPHRASE in named and PASSPHRASE in have:
+        raise UsageError(
+            f"{repository.url} has a passphrase", code="usage.recipient", hint="remove it, then add the new one"
+        )
     secret = None
-    if action == "remove":
-        named = [*recipients, *([PASSPHRASE] if passphrase else [])]
-        if absent := [one for one in named if one not in have]:
-            raise UsageError(f"{absent[0]} is no recipient of {repository.url}", code="usage.recipient")
-        kept = [one for one in kept if one not in named]
-    if action == "add":
-        kept += [one for one in recipients if one not in kept]
-    wants_passphrase = (PASSPHRASE in have or (action == "add" and passphrase)) and not (
-        action == "remove" and passphrase
-    )
-    if wants_passphrase:
-        secret = ask_passphrase(new=PASSPHRASE not in have)
-    return await keyring.rewrap(kept, secret, rotate=action == "rotate", now_ns=time.time_ns)
+    if (action == "add" and passphrase) or (action == "rotate" and PASSPHRASE in have):
+        secret = ask_passphrase(new=action == "add")
+    wanted = [one for one in have if one not in named] if action == "remove" else [*have, *recipients]
+    return await keyring.rewrap(wanted, secret, rotate=action == "rotate", now_ns=time.time_ns)

@@ -68,7 +68,7 @@ async def other_states(backups: Sequence[Backup]) -> list[OtherState]:
     for name in list(config.repositories)[1:]:
         behind, error = None, None
         try:
-            behind = await lag(backups, await open_repository(name))
+            behind = await lag(backups, await open_repository(name, read=False))
         except UsageError:
             raise
         except JetkeepError as failure:

@@ -37,12 +37,12 @@ def repository_options(function: F) -> F:
 IDENTITY = "jetkeep.identity"
 
 
-def _remember_identity(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+def _remember_identity(context: click.Context, parameter: click.Parameter, value: str | bool | None) -> None:
     context.meta.setdefault(IDENTITY, {})[parameter.name] = value
 
 
 def identity_options(function: F) -> F:
-    """`--identity` and `--identity-command`: for reading a sealed repository."""
+    """`--identity`, `--identity-command`, `--ask-passphrase`: for reading a sealed repository."""
     return _all(
         click.option(
             "--identity",
@@ -59,6 +59,13 @@ def identity_options(function: F) -> F:
             expose_value=False,
             callback=_remember_identity,
             help="A command that prints the identity, without a shell.",
+        ),
+        click.option(
+            "--ask-passphrase",
+            is_flag=True,
+            expose_value=False,
+            callback=_remember_identity,
+            help="Ask for the passphrase of a sealed repository; JETKEEP_PASSPHRASE needs no question.",
         ),
     )(function)
 

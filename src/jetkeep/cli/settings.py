@@ -99,7 +99,7 @@ def _credentials() -> Credentials | None:
     if given is None:
         return None
     identities = read_identities(given.get("identity"), given.get("identity_command"))
-    passphrase = read_passphrase()
+    passphrase = ask_passphrase(new=False) if given.get("ask_passphrase") else read_passphrase()
     if not identities and passphrase is None:
         return None
     from jetkeep.repository.keys import Credentials
@@ -124,11 +124,12 @@ def _options(table: RepositoryTable) -> StoreOptions:
     )
 
 
-async def open_repository(repo: str | None) -> Repository:
-    """The repository at `--repo`, which must be there; opened for reading where an identity was given."""
+async def open_repository(repo: str | None, *, read: bool = True) -> Repository:
+    """The repository at `--repo`, which must be there; unless only listed, opened for reading where an identity was given."""
     from jetkeep.repository.repository import Repository
 
-    return await Repository.open(store_of(repo), credentials=_credentials(), pinned=_table(repo).sealed_to)
+    credentials = _credentials() if read else None
+    return await Repository.open(store_of(repo), credentials=credentials, pinned=_table(repo).sealed_to)
 
 
 async def open_or_create_repository(repo: str | None) -> Repository:

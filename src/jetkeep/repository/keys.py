@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pyrage
 
-from jetkeep.errors import AccessDeniedError, AlreadyThereError, BadDataError, StoreError, UsageError
+from jetkeep.errors import AccessDeniedError, AlreadyThereError, StoreError, UsageError
 from jetkeep.repository import encoding, layout
 from jetkeep.repository.documents import KeyDocument, Wrapped
 from jetkeep.repository.leases import LeaseClock, rfc3339
@@ -35,11 +35,15 @@ class Credentials:
 
 @dataclass(slots=True)
 class Keyring:
-    """A repository's key document; after `unlock` its private keys, the newest first."""
+    """A repository's key document; after `unlock` its private keys, the newest first.
+
+    `left` are older key documents that could not be deleted.
+    """
 
     store: Store
     document: KeyDocument
     key: str
+    left: list[str] = field(default_factory=list)
     _private: list[str] = field(default_factory=list, repr=False)
 
     @property
@@ -80,14 +84,17 @@ class Keyring:
         """Take the private keys out of their wrapping.
 
         Raises:
-            AccessDeniedError: none of the identities, nor the passphrase, opens them.
+            AccessDeniedError: none of the identities, nor the passphrase, opens them; or what runs are asked to seal for is not theirs.
             UsageError: an identity is none.
         """
         if credentials.empty:
             raise _locked(self.store.url)
         for wrapped in self.document.wrapped:
-            if text := _opened(wrapped, credentials):
-                self._private = text.decode().split()
+            if text := _opened(wrapped, credentials, self.key):
+                private = text.decode().split()
+                if not private or _public(private[0], self.key) != self.recipient:
+                    raise _swapped(self.store.url, self.recipient)
+                self._private = private
                 return
         raise AccessDeniedError(
             f"the identity that was given opens no key of {self.store.url}",
@@ -101,39 +108,62 @@ class Keyring:
     ) -> Keyring:
         """Wrap the private keys for these recipients from now on, with a new key pair for later backups when `rotate`.
 
-        The new key document is durable before older ones are deleted; where they cannot be deleted, they stay readable to
-        whom they were wrapped for.
+        The new key document is durable before older ones are deleted; where they cannot be deleted they are in `left`, and whoever
+        they were wrapped for can still read.
+
+        Args:
+            recipients: all who are to read; PASSPHRASE among them keeps the passphrase as it is.
+            passphrase: a new one; with `rotate` the one that is there, because it is wrapped for again.
+            rotate: with a new key pair.
+            now_ns: the clock, ns since the epoch.
 
         Raises:
-            UsageError: a recipient is none, or nobody is left.
+            UsageError: a recipient is none, or nobody is left, or the passphrase is not the one that is there.
         """
         private = list(self._private)
+        there = {one.recipient: one for one in self.document.wrapped}
         if rotate:
             private.insert(0, str(pyrage.x25519.Identity.generate()))
-        document = _document(private, recipients, passphrase, self.document.generation + 1, now_ns)
-        if not document.wrapped:
+            if PASSPHRASE in there and not (
+                passphrase and _opened(there[PASSPHRASE], Credentials(passphrase=passphrase), self.key)
+            ):
+                raise UsageError(
+                    "that is not the passphrase",
+                    code="usage.passphrase",
+                    means="nothing was changed: the keys are as before",
+                )
+            there = {}
+        wrapped = _wrapped(private, [one for one in recipients if one not in there], passphrase)
+        wrapped = [*(there[one] for one in recipients if one in there), *wrapped]
+        if not wrapped:
             raise UsageError(
                 "nobody could read this repository any more", code="usage.recipient", means="nothing was changed"
             )
+        document = _document(private[0], wrapped, self.document.generation + 1, now_ns)
         key = await _store(self.store, document)
-        await remove_older(self.store, key)
-        return Keyring(self.store, document, key, private)
+        return Keyring(self.store, document, key, await _remove_older(self.store, key), private)
 
 
 async def create_keys(
     store: Store, recipients: Sequence[str], passphrase: str | None, *, now_ns: LeaseClock
 ) -> Keyring:
-    """A new repository's key pair, wrapped; durable on return.
+    """A new repository's key pair, wrapped; durable on return. Keys for the same recipients that are there already are taken.
 
     Raises:
-        UsageError: a recipient is none, or there is nobody to wrap it for.
+        UsageError: a recipient is none, or there is nobody to wrap it for; or keys for others are there.
     """
-    private = [str(pyrage.x25519.Identity.generate())]
-    document = _document(private, recipients, passphrase, 1, now_ns)
+    if not recipients and passphrase is None:
+        raise UsageError("nobody was named to seal for", code="usage.recipient", hint="give --encrypt-to age1…")
+    private = str(pyrage.x25519.Identity.generate())
+    document = _document(private, _wrapped([private], recipients, passphrase), 1, now_ns)
     try:
-        return Keyring(store, document, await _store(store, document), private)
+        return Keyring(store, document, await _store(store, document))
     except UsageError:
-        return await load_keys(store)  # somebody else's first backup was quicker
+        there = await load_keys(store)  # of somebody else's first backup, or of an init that was killed
+        wanted = {*recipients, *([PASSPHRASE] if passphrase is not None else [])}
+        if passphrase is not None or {one.recipient for one in there.document.wrapped} != wanted:
+            raise
+        return there
 
 
 async def load_keys(store: Store, pinned: str | None = None) -> Keyring:
@@ -166,8 +196,7 @@ async def load_keys(store: Store, pinned: str | None = None) -> Keyring:
     return Keyring(store, document, keys[-1])
 
 
-async def remove_older(store: Store, newest: str) -> list[str]:
-    """Delete all key documents but the newest; those that could not be deleted."""
+async def _remove_older(store: Store, newest: str) -> list[str]:
     left = []
     async for info in store.list(layout.KEYS):
         if layout.generation_of(info.key) and info.key != newest:
@@ -179,38 +208,49 @@ async def remove_older(store: Store, newest: str) -> list[str]:
     return left
 
 
-def _document(
-    private: Sequence[str], recipients: Sequence[str], passphrase: str | None, generation: int, now_ns: LeaseClock
-) -> KeyDocument:
-    text = "\n".join(private).encode()
-    wrapped = [Wrapped(recipient=one, data=_wrapped(text, one)) for one in dict.fromkeys(recipients)]
-    if passphrase is not None:
-        data = base64.b64encode(pyrage.passphrase.encrypt(text, passphrase)).decode()
-        wrapped.append(Wrapped(recipient=PASSPHRASE, data=data))
-    if not wrapped and generation == 1:
-        raise UsageError("nobody was named to seal for", code="usage.recipient", hint="give --encrypt-to age1…")
-    public = str(pyrage.x25519.Identity.from_str(private[0]).to_public())
+def _document(private: str, wrapped: list[Wrapped], generation: int, now_ns: LeaseClock) -> KeyDocument:
+    public = str(pyrage.x25519.Identity.from_str(private).to_public())
     return KeyDocument(generation=generation, created_at=rfc3339(now_ns()), recipient=public, wrapped=wrapped)
 
 
-def _wrapped(text: bytes, recipient: str) -> str:
+def _wrapped(private: Sequence[str], recipients: Sequence[str], passphrase: str | None) -> list[Wrapped]:
+    text = "\n".join(private).encode()
+    found = [
+        Wrapped(recipient=one, data=_wrapped_for(one, text)) for one in dict.fromkeys(recipients) if one != PASSPHRASE
+    ]
+    if passphrase is not None:
+        data = base64.b64encode(pyrage.passphrase.encrypt(text, passphrase)).decode()
+        found.append(Wrapped(recipient=PASSPHRASE, data=data))
+    return found
+
+
+def _wrapped_for(recipient: str, text: bytes) -> str:
     try:
         to = pyrage.ssh.Recipient if recipient.startswith("ssh-") else pyrage.x25519.Recipient
         return base64.b64encode(pyrage.encrypt(text, [to.from_str(recipient)])).decode()
     except pyrage.RecipientError:
+        # A secret key that was given in place of its recipient is not repeated.
+        shown = "what begins with AGE-SECRET-KEY-" if recipient.startswith("AGE-SECRET") else f"'{recipient[:80]}'"
         raise UsageError(
-            f"'{recipient[:80]}' is no recipient",
+            f"{shown} is no recipient",
             code="usage.recipient",
             means="nothing was changed",
             hint="recipients begin with age1 (or ssh-ed25519); `age-keygen` makes an identity and prints its recipient",
         ) from None
 
 
-def _opened(wrapped: Wrapped, credentials: Credentials) -> bytes | None:
+def _public(private: str, key: str) -> str:
+    try:
+        return str(pyrage.x25519.Identity.from_str(private).to_public())
+    except pyrage.IdentityError:
+        raise encoding.damaged(key, "what it wraps is no key") from None
+
+
+def _opened(wrapped: Wrapped, credentials: Credentials, key: str) -> bytes | None:
     try:
         data = base64.b64decode(wrapped.data, validate=True)
     except ValueError:
-        raise BadDataError("a wrapped key is no base64", code="data.damaged") from None
+        raise encoding.damaged(key, "a wrapped key is no base64") from None
     try:
         if wrapped.recipient == PASSPHRASE:
             return pyrage.passphrase.decrypt(data, credentials.passphrase) if credentials.passphrase else None
@@ -248,6 +288,15 @@ async def _store(store: Store, document: KeyDocument) -> str:
             hint="look at `jetkeep key list`, then run it again",
         )
     return key
+
+
+def _swapped(url: str, recipient: str) -> AccessDeniedError:
+    return AccessDeniedError(
+        f"{url} asks to seal for {recipient}, whose key its own keys do not hold",
+        code="key.swapped",
+        means="somebody changed it: what was backed up since is not readable for you, and may be for them",
+        hint="put the objects under keys/ back from a copy, pin the recipient (sealed-to), and look into who can write there",
+    )
 
 
 def _locked(url: str) -> AccessDeniedError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jetkeep.errors import BadDataError, NoRepositoryError, UsageError
+from jetkeep.errors import AccessDeniedError, BadDataError, NoRepositoryError, UsageError
 from jetkeep.repository import layout
 
 
@@ -56,6 +56,16 @@ def label_taken(label: str) -> UsageError:
         code="usage.label-taken",
         means="that backup is untouched; this run committed nothing",
         hint="choose another --label, or none",
+    )
+
+
+def not_sealed(url: str) -> AccessDeniedError:
+    """It is to be sealed, and its document says that it is not."""
+    return AccessDeniedError(
+        f"{url} is not encrypted, and the configuration says that it is to be",
+        code="key.not-sealed",
+        means="nothing was written: whatever is stored there can be read by whoever holds the store",
+        hint=f"if nobody changed {layout.REPOSITORY} there, make an encrypted repository elsewhere and `jetkeep copy` into it",
     )
 
 

@@ -99,6 +99,8 @@ class Repository:
                     raise refusals.headless(store.url) from None
             raise refusals.no_repository(store.url) from None
         repository = cls(store, encoding.unseal(data, layout.REPOSITORY, RepositoryDocument))
+        if pinned and not repository.sealed:
+            raise refusals.not_sealed(store.url)
         if repository.sealed:
             from jetkeep.repository.vault import Vault  # noqa: PLC0415 - no cryptography where nothing is sealed
 
@@ -125,7 +127,10 @@ class Repository:
             UsageError: something else is there.
         """
         async for info in store.list(""):
-            raise refusals.not_empty(store.url, info.key)
+            if info.key.startswith(layout.LEASES):
+                continue  # what `check --store` could not take away
+            if not (seal_for and layout.generation_of(info.key) == 1):  # of an init that was killed
+                raise refusals.not_empty(store.url, info.key)
         document = RepositoryDocument(
             id=secrets.token_hex(16), created_at=rfc3339(now_ns()), created_by=f"jetkeep {__version__}"
         )
@@ -146,18 +151,24 @@ class Repository:
     async def open_or_create(
         cls, store: Store, *, now_ns: LeaseClock, seal_for: SealFor | None = None, pinned: str | None = None
     ) -> Repository:
-        """Open the repository, or create it where nothing is."""
+        """Open the repository, or create it where nothing is.
+
+        Raises:
+            AccessDeniedError: it is not sealed, or not for the pinned recipient, and it is to be.
+        """
         try:
-            return await cls.open(store, pinned=pinned)
+            found = await cls.open(store, pinned=pinned)
         except NoRepositoryError:
-            pass
-        try:
-            return await cls.create(store, now_ns=now_ns, seal_for=seal_for)
-        except UsageError as refusal:
             try:
-                return await cls.open(store)  # somebody created it since we looked
-            except NoRepositoryError:
-                raise refusal from None
+                found = await cls.create(store, now_ns=now_ns, seal_for=seal_for)
+            except UsageError as refusal:
+                try:
+                    found = await cls.open(store, pinned=pinned)  # somebody created it since we looked
+                except NoRepositoryError:
+                    raise refusal from None
+        if seal_for and not found.sealed:
+            raise refusals.not_sealed(store.url)
+        return found
 
     # Writing, in this order: segments, manifests, commit.
 
@@ -247,8 +258,7 @@ class Repository:
             LockedError: the lease was not renewed in time: what was put may be gone.
         """
         while True:
-            if self.vault:
-                backup = await self.vault.vouch(backup)
+            backup = await self._vouched(backup)
             data = encoding.seal(backup)
             encoding.unseal(data, layout.backup_key(backup.label), Backup)  # what cannot be read is not written
             await self.store.sync()
@@ -268,6 +278,11 @@ class Repository:
             if self.store.remote and self._index:
                 await self._index.write(self._listed)
             return backup
+
+    async def _vouched(self, backup: Backup) -> Backup:
+        if self.vault:
+            return await self.vault.vouch(backup)
+        return msgspec.structs.replace(backup, features=[], sealed=msgspec.UNSET)
 
     async def _relabelled(self, backup: Backup) -> Backup:
         """The backup under the next free label, with manifests that say so."""
@@ -354,6 +369,8 @@ class Repository:
             raise encoding.damaged(key, f"it belongs to another repository ({backup.repository})", "mismatch")
         if self.vault:
             self.vault.check(backup, key)
+        elif backup.sealed:
+            raise encoding.damaged(key, f"it is sealed, and {layout.REPOSITORY} says that nothing here is", "mismatch")
         return backup
 
     async def newest_entries(self, source: str) -> dict[str, StreamEntry]:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,7 +70,7 @@ class RunKey:
 
 def seal_object(
     data: bytes | memoryview, run: RunKey, repository: str, bound: str, needs: Sequence[ManifestRef] = ()
-) -> bytes:
+) -> memoryview:
     """A sealed object. The same key, name and bytes give the same object again, so that a lost one can be made anew.
 
     Args:
@@ -80,17 +80,23 @@ def seal_object(
         bound: the object's name without what depends on its sealed bytes (`layout.bound_name`).
         needs: of a manifest its segments; they stay readable.
     """
-    salt = hmac.digest(run.secret, bound.encode() + b"\0" + hashlib.sha256(data).digest(), "sha256")[:_SALT]
+    listed = msgspec.json.encode(list(needs))
+    told = b"\0".join([bound.encode(), hashlib.sha256(listed).digest(), hashlib.sha256(data).digest()])
+    salt = hmac.digest(run.secret, told, "sha256")[:_SALT]
     wrapped = base64.b64encode(run.wrapped).decode()
     header = msgspec.json.encode(Header(key=wrapped, salt=salt.hex(), size=len(data), needs=list(needs)))
     head = MAGIC + len(header).to_bytes(4, "little") + header
     cipher, bind = _object_key(run.secret, salt, repository, bound), _bind(repository, bound, head)
-    view = memoryview(data)
-    out = [head]
+    view, at = memoryview(data), len(head)
+    out = bytearray(at + _sealed_size(len(data)))
+    out[:at] = head
+    into = memoryview(out)
     for number, last in _chunks(len(data)):
         chunk = view[number * CHUNK : (number + 1) * CHUNK]
-        out.append(cipher.encrypt(_nonce(number, last), chunk, bind))
-    return b"".join(out)
+        end = at + len(chunk) + TAG
+        cipher.encrypt_into(_nonce(number, last), chunk, bind, into[at:end])
+        at = end
+    return into.toreadonly()
 
 
 def open_object(data: bytes, unwrap: Unwrap, repository: str, bound: str, key: str) -> bytes:
@@ -105,20 +111,21 @@ def open_object(data: bytes, unwrap: Unwrap, repository: str, bound: str, key: s
         wrapped, salt = base64.b64decode(header.key, validate=True), bytes.fromhex(header.salt)
     except ValueError:
         raise _damaged(key, "its header cannot be read") from None
+    if len(data) != begin + _sealed_size(header.size):
+        raise _damaged(key, "it is cut, or longer than it was")
     secret = unwrap(wrapped)
     cipher, bind = _object_key(secret, salt, repository, bound), _bind(repository, bound, data[:begin])
-    chunks = _chunks(header.size)
-    if len(data) != begin + header.size + TAG * len(chunks):
-        raise _damaged(key, "it is cut, or longer than it was")
-    view, at, out = memoryview(data), begin, []
+    view, at, out = memoryview(data), begin, bytearray(header.size)
+    into = memoryview(out)
     try:
-        for number, last in chunks:
+        for number, last in _chunks(header.size):
             end = min(at + CHUNK + TAG, len(data))
-            out.append(cipher.decrypt(_nonce(number, last), view[at:end], bind))
+            plain = into[number * CHUNK : number * CHUNK + end - at - TAG]
+            cipher.decrypt_into(_nonce(number, last), view[at:end], bind, plain)
             at = end
     except InvalidTag:
         raise _damaged(key, "it was changed, or sealed under another name or in another repository") from None
-    return b"".join(out)
+    return bytes(out)
 
 
 def read_header(data: bytes, key: str) -> tuple[Header, int]:
@@ -147,10 +154,18 @@ def authenticate(secret: bytes, body: bytes) -> str:
     return hmac.digest(secret, b"jetkeep document 1\n" + body, "sha256").hex()
 
 
-def _chunks(size: int) -> list[tuple[int, bool]]:
-    """The number of each chunk, and whether it is the last; an empty object has one, empty."""
-    count = max(1, -(-size // CHUNK))
-    return [(number, number == count - 1) for number in range(count)]
+def _count(size: int) -> int:
+    return max(1, -(-size // CHUNK))  # an empty object has one chunk, empty
+
+
+def _sealed_size(size: int) -> int:
+    return size + TAG * _count(size)
+
+
+def _chunks(size: int) -> Iterator[tuple[int, bool]]:
+    """The number of each chunk, and whether it is the last."""
+    count = _count(size)
+    return ((number, number == count - 1) for number in range(count))
 
 
 def _nonce(number: int, last: bool) -> bytes:

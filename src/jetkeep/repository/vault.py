@@ -67,7 +67,7 @@ class Vault:
         keyring = await self.keyring()
         await asyncio.to_thread(keyring.unlock, credentials)
 
-    async def seal(self, data: bytes | memoryview, bound: str, needs: Sequence[ManifestRef] = ()) -> bytes:
+    async def seal(self, data: bytes | memoryview, bound: str, needs: Sequence[ManifestRef] = ()) -> memoryview:
         """The sealed object for these bytes under this name (`layout.bound_name`)."""
         run = await self._run_key()
         if len(data) < _SMALL:
