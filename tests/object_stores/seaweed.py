@@ -37,7 +37,15 @@ from jetkeep.sandbox import Guard
 REGION = "us-east-1"
 ADMIN = "admin"
 #: What each further user may do, in SeaweedFS's words; `Read:bucket/prefix*` narrows one.
-USERS: Mapping[str, Sequence[str]] = {"reader": ["Read", "List"], "writer": ["Read", "List", "Write"], "stranger": []}
+#: Those with nothing get what a bucket's policy grants them (tests/object_stores/roles.py).
+USERS: Mapping[str, Sequence[str]] = {
+    "reader": ["Read", "List"],
+    "writer": ["Read", "List", "Write"],
+    "stranger": [],
+    "of-reader": [],
+    "of-writer": [],
+    "of-expirer": [],
+}
 READY_SECONDS = 30.0
 _STARTS = 4
 #: Everything it opens, so that two servers on one machine never meet.
