@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drill": ("drill", "Restore into a throw-away server and compare everything."),
     "evidence": ("evidence", "What drills have found: list, show, verify; make a signing key."),
     "copy": ("copy", "Bring backups into another repository."),
-    "key": ("key", "Who can read an encrypted repository: list, add, remove, rotate."),
+    "key": ("key", "Who can read an encrypted repository: new, list, add, remove, rotate."),
     "expire": ("expire", "Let go of backups that no rule keeps."),
     "unlock": ("unlock", "Show who is at work in a repository; take away what the dead left."),
     "pin": ("pin", "Keep a backup for ever, whatever the rules say."),

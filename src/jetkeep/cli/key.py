@@ -1,8 +1,10 @@
-"""`jetkeep key`."""
+"""`jetkeep key`: new, list, add, remove, rotate."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,87 +16,143 @@ if TYPE_CHECKING:
     from jetkeep.repository.keys import Keyring
 
 
-@click.command("key")
-@click.argument("action", type=click.Choice(["list", "add", "remove", "rotate"]))
-@click.argument("recipients", nargs=-1, metavar="[RECIPIENT]...")
-@repository_options
-@identity_options
-@click.option("--passphrase", is_flag=True, help="With add: a passphrase, too; with remove: the passphrase.")
-@output_options
-def command(
-    action: str,
-    recipients: tuple[str, ...],
-    repo: str | None,
-    passphrase: bool,
-    as_json: bool,
-    quiet: bool,
-) -> int:
-    """Who can read a sealed repository: list, add or remove age recipients, or rotate its own key.
-
-    Adding, removing and rotating need an identity that opens it. A recipient that was removed may have kept the key:
-    rotate, too, so that later backups are closed to them; earlier ones stay as they are.
+@click.group("key")
+def command() -> None:
+    """Who can read an encrypted repository.
 
     \b
     Examples:
+      jetkeep key new me.txt
       jetkeep key list --repo s3://bucket/jetkeep
       jetkeep key add age1… --identity me.txt --repo s3://bucket/jetkeep
       jetkeep key remove age1… --identity me.txt --repo s3://bucket/jetkeep
       jetkeep key rotate --identity me.txt --repo s3://bucket/jetkeep
     """
-    from jetkeep.cli.render import document, say
-    from jetkeep.cli.running import run
 
-    if (action in ("list", "rotate")) == bool(recipients or passphrase):
-        raise UsageError(
-            f"`jetkeep key {action}` takes {'no' if recipients else 'a'} recipient",
-            code="usage.recipient",
-            hint="see `jetkeep key --help`",
-        )
-    keyring = run(_change(repo, action, recipients, passphrase))
-    found = keyring.document
-    for key in keyring.left:
-        click.echo(
-            f"notice: {key} could not be deleted: whoever it names can still read what is sealed so far", err=True
-        )
+
+@command.command("new")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@output_options
+def new(file: Path, as_json: bool, quiet: bool) -> int:
+    """Write a new age identity into FILE, readable by you alone, and print its recipient, as `age-keygen` does.
+
+    The recipient is for `jetkeep init --encrypt-to`. Keep the file off the machines that back up.
+    """
+    from jetkeep.cli.render import document, say
+    from jetkeep.config.identity import new_identity
+
+    recipient = new_identity(file)
     if as_json:
-        names = [one.recipient for one in found.wrapped]
-        document("jetkeep.key/1", {"generation": found.generation, "sealed_to": found.recipient, "recipients": names})
+        document("jetkeep.key-new/1", {"file": str(file), "recipient": recipient})
     elif not quiet:
-        for one in found.wrapped:
-            say(one.recipient)
-        say(f"generation {found.generation} of {found.created_at}; runs seal for {found.recipient}")
+        say(recipient)
     return 0
 
 
-async def _change(repo: str | None, action: str, recipients: tuple[str, ...], passphrase: bool) -> Keyring:
-    from jetkeep.cli.settings import ask_passphrase, open_repository
+@command.command("list")
+@repository_options
+@output_options
+def list_(repo: str | None, as_json: bool, quiet: bool) -> int:
+    """Whose identities open the repository; needs none."""
+    return _done(repo, _itself, as_json, quiet)
+
+
+@command.command("add")
+@click.argument("recipients", nargs=-1, metavar="[RECIPIENT]...")
+@repository_options
+@identity_options
+@click.option("--passphrase", is_flag=True, help="A passphrase: JETKEEP_PASSPHRASE, or asked for.")
+@output_options
+def add(recipients: tuple[str, ...], repo: str | None, passphrase: bool, as_json: bool, quiet: bool) -> int:
+    """Let others read, too: all that is stored, and all that will be."""
+    from jetkeep.cli.settings import ask_passphrase
     from jetkeep.repository.keys import PASSPHRASE
 
-    repository = await open_repository(repo)
-    if repository.vault is None:
-        raise UsageError(
-            f"{repository.url} is not encrypted",
-            code="usage.not-sealed",
-            means="nothing was changed",
-            hint="make an encrypted one (`jetkeep init --encrypt-to`) and `jetkeep copy` into it",
-        )
-    keyring = await repository.vault.keyring()
-    if action == "list":
-        return keyring
-    if not keyring.unlocked:
-        keyring.unwrap(b"")  # says what to give
-    have = [one.recipient for one in keyring.document.wrapped]
-    named = [*recipients, *([PASSPHRASE] if passphrase else [])]
-    if action == "remove" and (absent := [one for one in named if one not in have]):
-        raise UsageError(
-            f"{absent[0]} is no recipient of {repository.url}", code="usage.recipient", hint="see `jetkeep key list`"
-        )
-    if action == "add" and PASSPHRASE in named and PASSPHRASE in have:
-        raise UsageError(
-            f"{repository.url} has a passphrase", code="usage.recipient", hint="remove it, then add the new one"
-        )
-    secret = None
-    if (action == "add" and passphrase) or (action == "rotate" and PASSPHRASE in have):
-        secret = ask_passphrase(new=action == "add")
-    wanted = [one for one in have if one not in named] if action == "remove" else [*have, *recipients]
-    return await keyring.rewrap(wanted, secret, rotate=action == "rotate", now_ns=time.time_ns)
+    _named(recipients, passphrase)
+
+    async def change(keyring: Keyring) -> Keyring:
+        have = keyring.names
+        if passphrase and PASSPHRASE in have:
+            raise UsageError("there is a passphrase", code="usage.recipient", hint="remove it, then add the new one")
+        secret = ask_passphrase(new=True) if passphrase else None
+        return await keyring.rewrap([*have, *recipients], secret, rotate=False, now_ns=time.time_ns)
+
+    return _done(repo, change, as_json, quiet)
+
+
+@command.command("remove")
+@click.argument("recipients", nargs=-1, metavar="[RECIPIENT]...")
+@repository_options
+@identity_options
+@click.option("--passphrase", is_flag=True, help="The passphrase.")
+@output_options
+def remove(recipients: tuple[str, ...], repo: str | None, passphrase: bool, as_json: bool, quiet: bool) -> int:
+    """Take recipients out. Who has read the keys before may have kept them: rotate, too, so that later backups are closed."""
+    from jetkeep.repository.keys import PASSPHRASE
+
+    _named(recipients, passphrase)
+    named = {*recipients, *([PASSPHRASE] if passphrase else [])}
+
+    async def change(keyring: Keyring) -> Keyring:
+        have = keyring.names
+        if absent := named.difference(have):
+            what = f"{min(absent)} does not open the repository"
+            raise UsageError(what, code="usage.recipient", hint="`jetkeep key list` shows who does")
+        return await keyring.rewrap([one for one in have if one not in named], None, rotate=False, now_ns=time.time_ns)
+
+    return _done(repo, change, as_json, quiet)
+
+
+@command.command("rotate")
+@repository_options
+@identity_options
+@output_options
+def rotate(repo: str | None, as_json: bool, quiet: bool) -> int:
+    """Seal later backups with a new key pair of the repository; earlier ones stay as they are, and readable to the same people."""
+    from jetkeep.cli.settings import ask_passphrase
+    from jetkeep.repository.keys import PASSPHRASE
+
+    async def change(keyring: Keyring) -> Keyring:
+        secret = ask_passphrase(new=False) if PASSPHRASE in keyring.names else None
+        return await keyring.rewrap(keyring.names, secret, rotate=True, now_ns=time.time_ns)
+
+    return _done(repo, change, as_json, quiet)
+
+
+def _named(recipients: tuple[str, ...], passphrase: bool) -> None:
+    if not recipients and not passphrase:
+        raise UsageError("nobody was named", code="usage.recipient", hint="give a recipient (age1…) or --passphrase")
+
+
+async def _itself(keyring: Keyring) -> Keyring:
+    return keyring
+
+
+def _done(repo: str | None, change: Callable[[Keyring], Awaitable[Keyring]], as_json: bool, quiet: bool) -> int:
+    from jetkeep.cli.render import document, say
+    from jetkeep.cli.running import run
+    from jetkeep.cli.settings import open_repository
+
+    async def operation() -> Keyring:
+        repository = await open_repository(repo)
+        if repository.vault is None:
+            raise UsageError(
+                f"{repository.url} is not encrypted",
+                code="usage.not-sealed",
+                means="nothing was changed",
+                hint="make an encrypted one (`jetkeep init --encrypt-to`) and `jetkeep copy` into it",
+            )
+        return await change(await repository.vault.keyring())
+
+    keyring = run(operation())
+    for key in keyring.left:
+        click.echo(f"notice: {key} could not be deleted: whoever it names can still read what is there", err=True)
+    found = keyring.document
+    if as_json:
+        facts = {"generation": found.generation, "created_at": found.created_at, "sealed_to": found.recipient}
+        document("jetkeep.key/1", {**facts, "recipients": keyring.names, "not_deleted": keyring.left})
+    elif not quiet:
+        for one in keyring.names:
+            say(one)
+        say(f"runs seal for {found.recipient} (generation {found.generation}, {found.created_at})")
+    return 0

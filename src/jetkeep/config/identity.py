@@ -38,6 +38,30 @@ def read_passphrase(environ: Mapping[str, str] = os.environ) -> str | None:
     return environ.get("JETKEEP_PASSPHRASE") or None
 
 
+def new_identity(path: Path) -> str:
+    """Write a new age identity to a new file, its owner's alone; its recipient. Durable on return.
+
+    Raises:
+        UsageError: the file is there, or cannot be written; nothing was overwritten.
+    """
+    import pyrage  # noqa: PLC0415 - only here
+
+    identity = pyrage.x25519.Identity.generate()
+    recipient = str(identity.to_public())
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(file, "w", encoding="utf-8") as opened:
+            opened.write(f"# public key: {recipient}\n{identity}\n")
+            opened.flush()
+            os.fsync(file)
+    except OSError as failure:
+        hint = "give another name: keys are never overwritten" if isinstance(failure, FileExistsError) else ""
+        raise UsageError(
+            f"the identity {path} cannot be written: {failure.strerror}", code="usage.identity", hint=hint
+        ) from None
+    return recipient
+
+
 def _printed(command: str, environ: Mapping[str, str]) -> str:
     try:
         words = shlex.split(command)
@@ -61,6 +85,6 @@ def _in(text: str, where: str) -> tuple[str, ...]:
         raise UsageError(
             f"there is no identity in {where}",
             code="usage.identity",
-            hint="`age-keygen -o FILE` makes one; the recipient that it prints goes to `jetkeep init --encrypt-to`",
+            hint="`jetkeep key new FILE` makes one (or age-keygen)",
         )
     return found

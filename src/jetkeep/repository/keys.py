@@ -52,6 +52,11 @@ class Keyring:
         return self.document.recipient
 
     @property
+    def names(self) -> list[str]:
+        """The recipients whose identities open it; PASSPHRASE stands for a passphrase."""
+        return [one.recipient for one in self.document.wrapped]
+
+    @property
     def unlocked(self) -> bool:
         """Sealed objects can be read."""
         return bool(self._private)
@@ -100,7 +105,7 @@ class Keyring:
             f"the identity that was given opens no key of {self.store.url}",
             code="key.wrong",
             means="nothing was read; the data is untouched",
-            hint=f"it is sealed for {', '.join(one.recipient for one in self.document.wrapped)}: give one of their identities",
+            hint=f"it is sealed for {', '.join(self.names)}: give one of their identities",
         )
 
     async def rewrap(
@@ -118,8 +123,11 @@ class Keyring:
             now_ns: the clock, ns since the epoch.
 
         Raises:
+            AccessDeniedError: it is locked.
             UsageError: a recipient is none, or nobody is left, or the passphrase is not the one that is there.
         """
+        if not self._private:
+            raise _locked(self.store.url)
         private = list(self._private)
         there = {one.recipient: one for one in self.document.wrapped}
         if rotate:
@@ -235,7 +243,7 @@ def _wrapped_for(recipient: str, text: bytes) -> str:
             f"{shown} is no recipient",
             code="usage.recipient",
             means="nothing was changed",
-            hint="recipients begin with age1 (or ssh-ed25519); `age-keygen` makes an identity and prints its recipient",
+            hint="recipients begin with age1 (or ssh-ed25519); `jetkeep key new` makes an identity and prints its recipient",
         ) from None
 
 

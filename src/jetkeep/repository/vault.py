@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from jetkeep.errors import BadDataError
 from jetkeep.repository import layout
 from jetkeep.repository.documents import Backup, ManifestRef, SealedBy
 from jetkeep.repository.encoding import damaged
@@ -117,8 +116,7 @@ class Vault:
 
     def _unwrap(self, wrapped: bytes) -> bytes:
         if wrapped not in self._known:
-            if self._keyring is None:
-                raise BadDataError("a key is asked for before the keyring was read", code="data.sealed")
+            assert self._keyring, "the keyring is read first"
             self._known[wrapped] = self._keyring.unwrap(wrapped)
         return self._known[wrapped]
 
