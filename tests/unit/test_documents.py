@@ -19,12 +19,14 @@ from jetkeep.repository.documents import (
     Backup,
     ConsumerDoc,
     Document,
+    KeyDocument,
     LeaseDocument,
     Manifest,
     ManifestRef,
     Owner,
     Pin,
     RepositoryDocument,
+    SealedBy,
     SegmentRef,
     Selection,
     ServerFacts,
@@ -32,6 +34,7 @@ from jetkeep.repository.documents import (
     Tool,
     difference,
 )
+from jetkeep.repository.sealing import Header
 
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
 DIGEST = "0123456789abcdef" * 4
@@ -289,6 +292,7 @@ def keys_of_the_table(after: str) -> set[str]:
         ("`jetkeep.json` body:", RepositoryDocument),
         ("`backups/<label>.json` body:", Backup),
         ("## Manifests", Manifest),
+        ("**Keys.**", KeyDocument),
     ],
 )
 def test_the_page_names_every_key_and_no_other(after: str, kind: type[Document]) -> None:
@@ -302,6 +306,8 @@ def test_the_page_names_every_key_and_no_other(after: str, kind: type[Document])
         ("A segment reference:", "\n", [SegmentRef]),
         ("Lease body:", ".\n", [LeaseDocument, Owner]),
         ("`pins/<label>.json` body:", ". ", [Pin]),
+        ("The header is a JSON object:", "\n\nThe", [Header]),
+        ("`sealed` is `", "`", [SealedBy]),
     ],
 )
 def test_the_page_names_every_key_of_the_parts(begins: str, ends: str, kinds: list[type[msgspec.Struct]]) -> None:

@@ -23,7 +23,7 @@ from jetkeep.repository.repository import Repository
 from jetkeep.repository.sealing import CHUNK, TAG, RunKey, open_object, read_header, seal_object
 from jetkeep.repository.vault import SealFor
 from jetkeep.verify import verify
-from tests.repositories import BEGAN, files, new_repository, orders, read_back, some_streams, take
+from tests.repositories import BEGAN, TIMELINE, files, new_repository, orders, read_back, some_streams, take
 from tests.restoring import quiet
 
 RUN = RunKey(b"r" * 32, b"wrapped")
@@ -116,6 +116,20 @@ def test_every_flipped_bit_and_every_cut_is_found(data: st.DataObject) -> None:
 def test_nothing_else_is_taken_for_a_sealed_object(data: bytes) -> None:
     with pytest.raises(BadDataError):
         opened(data)
+
+
+@pytest.mark.parametrize("label", ["20261123-131500", "release-1234567890123456", "release-0123456789abcdef-2"])
+@pytest.mark.parametrize("digest", ["0" * 16, "1234567890123456", "0123456789abcdef"])
+@pytest.mark.parametrize("copy", [1, 2, 9999])
+def test_an_object_is_bound_to_its_name_without_what_depends_on_its_bytes(label: str, digest: str, copy: int) -> None:
+    prefix = layout.timeline_prefix("nats", "A", TIMELINE)
+    for key, bound in (
+        (layout.segment_key(prefix, 1, 2, digest, copy), f"{prefix}segments/{1:020d}-{2:020d}"),
+        (layout.manifest_key(prefix, label, digest, copy), f"{prefix}manifests/{label}"),
+        (layout.files_key("nats", label, digest, copy), f"sources/nats/=files/{label}"),
+    ):
+        assert layout.bound_name(key) == layout.bound_name(key + layout.SEALED) == bound
+        assert layout.kind_of(key + layout.SEALED) == layout.kind_of(key)
 
 
 # Repositories.
@@ -394,3 +408,10 @@ async def test_a_copy_seals_what_was_not_sealed(tmp_path: Path) -> None:
     assert refused.failed["one"].code == "key.none"
     await copy_backups(there, back, emit=quiet, now_ns=time.time_ns)
     assert await read_back(back, await back.read_backup("one"), "A") == orders(1, 12)
+
+
+def test_the_format_page_s_sealed_object() -> None:
+    run = RunKey(bytes(range(32)), b"wrapped")
+    found = seal_object(b"hello", run, "0" * 32, "sources/nats/A/t/segments/1-1")
+    page = (Path(__file__).parents[2] / "docs/format.md").read_text()
+    assert found.hex() in page.replace("\n", "")

@@ -80,7 +80,7 @@ class SealedBy(Part):
     """The key of the run that made a backup, wrapped (base64), and the code by which it vouches for the document (64 hex digits)."""
 
     key: str
-    code: str
+    code: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
 
 
 class ManifestRef(Part):

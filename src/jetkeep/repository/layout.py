@@ -23,7 +23,7 @@ _SEGMENT = re.compile(rf"{_TIMELINE}/segments/\d{{20}}-\d{{20}}-[0-9a-f]{{16}}(?
 _MANIFEST = re.compile(rf"{_TIMELINE}/manifests/{_LABEL}-[0-9a-f]{{16}}(?:-\d+)?\.json\.zst(?:\.sealed)?")
 _FILES = re.compile(rf"sources/[A-Za-z0-9_-]{{1,64}}/=files/{_LABEL}-[0-9a-f]{{16}}(?:-\d+)?\.tar\.zst(?:\.sealed)?")
 _KEYS = re.compile(r"keys/(\d{8})\.json")
-_OWN = re.compile(r"-[0-9a-f]{16}(?:-\d+)?\.(?:parquet|json\.zst|tar\.zst)(?:\.sealed)?\Z")
+_OWN = re.compile(r"-[0-9a-f]{16}(?:-\d{1,4})?\.(?:parquet|json\.zst|tar\.zst)(?:\.sealed)?\Z")
 _INDEX = re.compile(r"index/(full|tail)-\d{8}-[0-9a-f]{16}\.json\.zst")
 _EVIDENCE = re.compile(r"evidence/(\d{8}|[1-9]\d{8,15})\.json")
 _PROBE = re.compile(r"leases/probe-[0-9a-f]{16}\.txt")

@@ -368,7 +368,7 @@ class Repository:
         if backup.repository != self.id:
             raise encoding.damaged(key, f"it belongs to another repository ({backup.repository})", "mismatch")
         if self.vault:
-            self.vault.check(backup, key)
+            self.vault.check(backup, encoding.open_envelope(data, key), key)
         elif backup.sealed:
             raise encoding.damaged(key, f"it is sealed, and {layout.REPOSITORY} says that nothing here is", "mismatch")
         return backup

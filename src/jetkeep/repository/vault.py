@@ -93,11 +93,11 @@ class Vault:
         sealed = SealedBy(key=base64.b64encode(run.wrapped).decode(), code="")
         streams = [msgspec.structs.replace(one, fingerprint="") for one in backup.streams]
         backup = msgspec.structs.replace(backup, features=["sealed"], streams=streams, sealed=sealed)
-        sealed.code = authenticate(run.secret, _canonical(backup))
+        sealed.code = authenticate(run.secret, msgspec.json.encode(backup))
         return backup
 
-    def check(self, backup: Backup, key: str) -> None:
-        """A backup's document is the one that its run wrote, as far as that can be told without an identity.
+    def check(self, backup: Backup, body: bytes, key: str) -> None:
+        """A backup's document, with these bytes as its body, is the one that its run wrote, as far as can be told.
 
         Raises:
             BadDataError: it was changed, or nobody vouches for it.
@@ -110,8 +110,7 @@ class Vault:
             secret = self._unwrap(base64.b64decode(backup.sealed.key, validate=True))
         except ValueError:
             raise damaged(key, "its run's key cannot be read", "mismatch") from None
-        bare = msgspec.structs.replace(backup, sealed=msgspec.structs.replace(backup.sealed, code=""))
-        if authenticate(secret, _canonical(bare)) != backup.sealed.code:
+        if authenticate(secret, body.replace(backup.sealed.code.encode(), b"", 1)) != backup.sealed.code:
             raise damaged(key, "it was changed after its run wrote it", "mismatch")
 
     def _unwrap(self, wrapped: bytes) -> bytes:
@@ -135,7 +134,3 @@ def needs_of(data: bytes, key: str) -> list[ManifestRef]:
         BadDataError: it is no sealed object.
     """
     return read_header(data, key)[0].needs
-
-
-def _canonical(backup: Backup) -> bytes:
-    return msgspec.json.encode(backup, order="sorted")
