@@ -392,7 +392,7 @@ class Repository:
         """
         ref = entry.manifest
         assert ref is not None, "a failed stream has no manifest"
-        data = await self._read_opened(ref)
+        data = await self._read_opened(ref, backup)
         manifest = await asyncio.to_thread(encoding.decode_manifest, data, ref.key)
         if what := difference(backup, entry, manifest):
             raise encoding.damaged(ref.key, f"its {what} is not what backup {backup.label} says", "mismatch")
@@ -434,9 +434,9 @@ class Repository:
         """
         await self._read_proven(ref.key, ref.sha256, ref.bytes)
 
-    async def _read_opened(self, ref: SegmentRef | ManifestRef) -> bytes:
+    async def _read_opened(self, ref: SegmentRef | ManifestRef, backup: Backup | None = None) -> bytes:
         data = await self._read_proven(ref.key, ref.sha256, ref.bytes)
-        return await self.vault.open(data, ref.key) if self.vault else data
+        return await self.vault.open(data, ref.key, backup) if self.vault else data
 
     async def read_files(self, backup: Backup) -> bytes:
         """The archive of the files in a backup that has them, proven.
@@ -448,7 +448,7 @@ class Repository:
         assert ref is not None, "a backup without files has no archive"
         if layout.kind_of(ref.key) != "files" or not ref.key.startswith(f"{layout.SOURCES}{backup.source}/"):
             raise encoding.damaged(ref.key, f"it is no archive of {backup.source}'s files", "mismatch")
-        return await self._read_opened(ref)
+        return await self._read_opened(ref, backup)
 
     async def _read_proven(self, key: str, digest: str, size: int) -> bytes:
         try:

@@ -99,14 +99,24 @@ def seal_object(
     return into.toreadonly()
 
 
-def open_object(data: bytes, unwrap: Unwrap, repository: str, bound: str, key: str) -> bytes:
+def open_object(data: bytes, unwrap: Unwrap, repository: str, bound: str, key: str, run: str | None = None) -> bytes:
     """The plain object.
+
+    Args:
+        data: the sealed object.
+        unwrap: opens keys of runs.
+        repository: the repository's id.
+        bound: the name under which it was sealed.
+        key: where it lies, for errors.
+        run: the wrapped key of the only run that may have sealed it, base64; None: any.
 
     Raises:
         AccessDeniedError: the run's key cannot be had.
         BadDataError: it is not what was sealed under this name in this repository, from its first byte to its last.
     """
     header, begin = read_header(data, key)
+    if run is not None and header.key != run:
+        raise _damaged(key, "it is of another run than the backup that names it")
     try:
         wrapped, salt = base64.b64decode(header.key, validate=True), bytes.fromhex(header.salt)
     except ValueError:

@@ -73,19 +73,20 @@ class Vault:
             return seal_object(data, run, self._repository, bound, needs)
         return await asyncio.to_thread(seal_object, data, run, self._repository, bound, needs)
 
-    async def open(self, data: bytes, key: str) -> bytes:
-        """The plain bytes of the object under `key`.
+    async def open(self, data: bytes, key: str, backup: Backup | None = None) -> bytes:
+        """The plain bytes of the object under `key`; sealed by the run that made `backup`, where that is given.
 
         Raises:
             AccessDeniedError: nobody with its key is here.
-            BadDataError: it is not what was sealed under this name.
+            BadDataError: it is not what was sealed under this name, or by that run.
         """
         if not self._run:
             await self.keyring()
-        bound = layout.bound_name(key)
+        run = backup.sealed.key if backup and backup.sealed else None
+        name = layout.bound_name(key)
         if len(data) < _SMALL:
-            return open_object(data, self._unwrap, self._repository, bound, key)
-        return await asyncio.to_thread(open_object, data, self._unwrap, self._repository, bound, key)
+            return open_object(data, self._unwrap, self._repository, name, key, run)
+        return await asyncio.to_thread(open_object, data, self._unwrap, self._repository, name, key, run)
 
     async def vouch(self, backup: Backup) -> Backup:
         """The backup without what would tell of its messages, and with this run's code over it."""
