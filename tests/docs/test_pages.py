@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def stores(page: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, str
                 seaweed: Seaweed = request.getfixturevalue("seaweed")
                 variables |= seaweed.environment()
                 seaweed.request("DELETE", f"/{bucket}")
-                seaweed.create_bucket(bucket)
+                seaweed.create_bucket(bucket, locked="locked" in bucket)
             elif (program := fake_gcs() if scheme == "gs" else azurite()) is None:
                 pytest.skip("not installed: python -m tests.object_stores.emulators")
             else:
@@ -95,7 +96,7 @@ def test_the_page_s_commands_work(
     lose.write_text(LOSE.format(python=sys.executable))
     lose.chmod(0o755)
     path = f"{tools}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    script = "set -e\n" + "\n".join(f"echo '>>> '{line!r} >&2\n{line}" for line in lines(page))
+    script = "set -e\n" + "\n".join(f"echo '>>> '{shlex.quote(line)} >&2\n{line}" for line in lines(page))
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env={**os.environ, **stores, "PATH": path, "NATS_URL": server.url},
         capture_output=True, text=True, timeout=110, check=False,

@@ -15,7 +15,7 @@ USERS = {"writer": "of-writer", "reader": "of-reader", "expirer": "of-expirer"}
 
 def statements(role: str, bucket: str) -> list[dict[str, Any]]:
     """The role's policy for a user of this server, as statements of a bucket's policy."""
-    text = (POLICIES / f"aws-{role}.json").read_text().replace("BUCKET", bucket)
+    text = (POLICIES / f"aws-{role}.json").read_text().replace("BUCKET/PREFIX", bucket).replace("BUCKET", bucket)
     found: list[dict[str, Any]] = json.loads(text)["Statement"]
     principal = {"AWS": f"arn:aws:iam::000000000000:user/{USERS[role]}"}
     return [{**one, "Sid": f"{role}{one['Sid']}", "Principal": principal} for one in found]

@@ -142,7 +142,7 @@ async def test_with_a_rule_of_the_bucket_it_is_the_same(
     assert len(segments) == 2
     later = time.time_ns() + 2 * 3600 * 10**9
     with monkeypatch.context() as patch:
-        patch.setattr(locking.time, "time_ns", lambda: later)
+        patch.setattr(time, "time_ns", lambda: later)
         await take(await Repository.open(store(locked)), "three", STREAMS)
     more = {key for key in await listed(locked, "sources/") if "/segments/" in key} - segments
     assert len(more) == 2
@@ -284,7 +284,8 @@ async def test_a_backup_works_with_a_key_that_can_only_add(
     }
     grant(seaweed, bucket, [*statements("writer", bucket), deny])
     as_user(seaweed, monkeypatch, USERS["writer"])
-    url, told_of = f"s3://{bucket}", []
+    url = f"s3://{bucket}"
+    told_of: list[str] = []
     repository = await new_repository(store(url))
     for label in ("one", "two", "three", "four", "five"):
         async with lease(store(url), "backup", now_ns=time.time_ns, tell=told_of.append):
