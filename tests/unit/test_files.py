@@ -41,7 +41,7 @@ def test_a_secret_as_kubernetes_mounts_it_is_found_under_its_own_name(etc: Path)
     (mounted / "user.creds").symlink_to("..data/user.creds")
     assert find_files([str(mounted)]) == [mounted / "user.creds"]
     archive, _ = pack([str(mounted)])
-    (written,) = unpack(archive, "key", etc / "out")
+    (written,) = unpack({"": archive}, etc / "out")
     assert not written.is_symlink()
     assert written.read_bytes() == b"seed"
 
@@ -51,7 +51,7 @@ def test_files_come_back_as_they_were_and_are_their_owners_alone(etc: Path, tmp_
     assert count == 3
     assert pack([str(etc)])[0] == archive
     out = tmp_path / "out"
-    written = unpack(archive, "key", out)
+    written = unpack({"": archive}, out)
     assert [one.relative_to(out) for one in written] == [one.relative_to("/") for one in find_files([str(etc)])]
     for one in written:
         assert one.read_bytes() == (Path("/") / one.relative_to(out)).read_bytes()
@@ -105,7 +105,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
 )
 def test_an_archive_that_reaches_outside_writes_nothing(tmp_path: Path, bad: tarfile.TarInfo) -> None:
     with pytest.raises(BadDataError):
-        unpack(archive_of(member("good"), bad), "key", tmp_path / "out")
+        unpack({"a": archive_of(member("good")), "b": archive_of(member("good"), bad)}, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,10 +113,10 @@ def test_bytes_that_are_no_archive_are_refused(tmp_path: Path, monkeypatch: pyte
     good = archive_of(member("good"))
     for data in (b"", b"x", good[:-3], good + b"x", zstandard.compress(b"no tar at all")):
         with pytest.raises(BadDataError):
-            unpack(data, "key", tmp_path / "out")
+            unpack({"": data}, tmp_path / "out")
     monkeypatch.setattr(files, "MOST_BYTES", 100)
     with pytest.raises(BadDataError, match="size"):
-        unpack(good, "key", tmp_path / "out")
+        unpack({"": good}, tmp_path / "out")
 
 
 def test_nothing_that_is_there_is_overwritten(etc: Path) -> None:
@@ -125,4 +125,4 @@ def test_nothing_that_is_there_is_overwritten(etc: Path) -> None:
     link.symlink_to(etc.parent)
     for place in (etc, etc / "server.conf", link):
         with pytest.raises(UsageError, match="there already"):
-            unpack(archive, "key", place)
+            unpack({"": archive}, place)

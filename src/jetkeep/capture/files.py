@@ -8,7 +8,7 @@ import io
 import os
 import stat
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import zstandard
@@ -112,17 +112,18 @@ def _bad(what: str, hint: str) -> UsageError:
     return UsageError(what, code="usage.files", means="the files are not in the backup; streams are", hint=hint)
 
 
-def unpack(archive: bytes, key: str, root: Path) -> list[Path]:
-    """Write an archive's files below `root`, which must be absent or empty; what was written, sorted.
+def unpack(archives: Mapping[str, bytes], root: Path) -> list[Path]:
+    """Write archives' files below `root`, which must be absent or empty; what was written, sorted.
 
-    Every file can be read by its owner only, whatever it was: there are keys among them.
+    Each archive gets the folder that it is under in `archives`; `""` is `root` itself. Every file can be read by its
+    owner only, whatever it was: there are keys among them.
 
     Raises:
-        BadDataError: it is no archive of files; nothing was written.
+        BadDataError: one is no archive of files; nothing was written.
         UsageError: something is at `root`.
         StoreFailedError: a file could not be written.
     """
-    members = list(_members(archive, key))
+    files = [(root / folder / name, data) for folder, one in archives.items() for name, data in _members(one, folder)]
     try:
         if root.is_symlink() or (root.exists() and (not root.is_dir() or any(root.iterdir()))):
             raise UsageError(
@@ -132,7 +133,7 @@ def unpack(archive: bytes, key: str, root: Path) -> list[Path]:
                 hint="name a directory that is not there yet",
             )
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return sorted(_write(root / name, data) for name, data in members)
+        return sorted(_write(path, data) for path, data in files)
     except OSError as failure:
         raise StoreFailedError(
             f"cannot write to {failure.filename or root}: {failure.strerror}",
@@ -150,7 +151,8 @@ def _write(path: Path, data: bytes) -> Path:
     return path
 
 
-def _members(archive: bytes, key: str) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _members(archive: bytes, folder: str) -> Iterator[tuple[PurePosixPath, bytes]]:
+    key = f"the archive of files{f' of {folder}' if folder else ''}"
     try:
         size = zstandard.frame_content_size(archive)
         if not 0 <= size <= MOST_BYTES:

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "unlock": ("unlock", "Show who is at work in a repository; take away what the dead left."),
     "pin": ("pin", "Keep a backup for ever, whatever the rules say."),
     "cat": ("cat", "Print stored messages without restoring anything."),
+    "extract": ("extract", "Write the files that a backup kept beside the streams."),
     "export": ("export", "Write the official CLI's backup directory."),
     "import": ("import_", "Take the official CLI's backup directory."),
     "completion": ("completion", "Print the shell's completion script."),

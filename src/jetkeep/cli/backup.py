@@ -11,6 +11,7 @@ from jetkeep.cli.options import connection_options, output_options, repository_o
 
 if TYPE_CHECKING:
     from jetkeep.capture.run import BackupReport
+    from jetkeep.repository.documents import Backup
     from jetkeep.repository.fanout import Member
 
 
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out streams that match; may be repeated.")
 @click.option("--label", help="Name of the backup.  [default: the time in UTC, such as 20261123-131500]")
 @click.option("--source", metavar="NAME", help="Name of what is backed up.  [default: the context's name, or 'nats']")
+@click.option("--all-sources", is_flag=True, help="Every source of the configuration, together one set.")
+@click.option("--shard", metavar="I/N", help="Only share I of N of the streams: a part of the set --label; I from 0.")
+@click.option("--shards", type=int, metavar="N", help="The same with the I of an Indexed Job ($JOB_COMPLETION_INDEX).")
+@click.option(
+    "--include-files",
+    "files",
+    multiple=True,
+    metavar="PATH",
+    help="Files, folders or globs to keep with the streams, such as the server's configuration; may be repeated.",
+)
+@click.option("--force-unsealed", is_flag=True, help="Keep files although the repository is not encrypted.")
 @click.option("--tag", "tags", multiple=True, help="Tag for `expire --keep-tag`; may be repeated.")
 @connection_options
 @output_options
@@ -29,6 +41,11 @@ def command(
     exclude: tuple[str, ...],
     label: str | None,
     source: str | None,
+    all_sources: bool,
+    shard: str | None,
+    shards: int | None,
+    files: tuple[str, ...],
+    force_unsealed: bool,
     tags: tuple[str, ...],
     connection: dict[str, Any],
     as_json: bool,
@@ -37,56 +54,74 @@ def command(
     """Back up streams: messages, configuration and consumers, exactly. All streams of the account by default.
 
     The repository is created where the path is absent or empty. A stream that fails does not stop the others:
-    the backup is then partial and the exit status 3.
+    the backup is then partial and the exit status 3. A source that fails does not stop the other sources either.
 
     \b
     Examples:
       jetkeep backup --repo /backups
       jetkeep backup 'KV_*' ORDERS --repo /backups --context prod
       jetkeep backup --exclude 'tmp-*' --tag before-upgrade --repo /backups --json
+      jetkeep backup --all-sources --config /etc/jetkeep.toml
+      jetkeep backup --shard 2/4 --label nightly-20261123 --repo s3://backups/prod
     """
     from jetkeep.capture.run import BackupOptions, back_up
+    from jetkeep.cli import backup_parts as parts
     from jetkeep.cli.progress import progress
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import open_all, server_settings, store_of
+    from jetkeep.cli.settings import open_all, store_of
     from jetkeep.jetstream import connect
 
     store_of(repo)  # what is wrong with it is said before anything else is tried
-    settings = server_settings(connection)
-    options = BackupOptions(streams, exclude, source or settings.context or "nats", label, tags)
+    share = parts.chosen_shard(shard, shards, label)
+    options = BackupOptions(streams, exclude, label=label, tags=tags, files=files)
+    if all_sources or share:
+        choose = parts.chosen_sources if all_sources else parts.chosen_source
+        of_set = run(
+            parts.back_up_parts(repo, choose(source, options, connection), label, share, force_unsealed, quiet)
+        )
+        parts.print_set_json(of_set) if as_json else parts.print_set(of_set)
+        return parts.status_of(of_set)
+    (one,) = parts.chosen_source(source, options, connection)
+    settings = one.settings()
 
     async def operation() -> BackupReport:
         async with connect(settings) as js:
             into = await open_all(repo)
+            if one.options.files:
+                parts.refuse_unsealed(into, force_unsealed)
             with progress(quiet) as emit:
-                report = await back_up(js, into, options, emit=emit, now_ns=time.time_ns)
-        await _catch_up(report, quiet)
+                report = await back_up(js, into, one.options, emit=emit, now_ns=time.time_ns)
+        await catch_up(report, quiet)
         return report
 
     report = run(operation())
-    _print_json(report) if as_json else _print(report)
-    return 3 if report.failed or any(one.required for one in report.into.missed) else 0
+    _print_json(report) if as_json else print_report(report)
+    missed = any(one.required for one in report.into.missed)
+    return 3 if missed or report.backup.status != "complete" else 0
 
 
-async def _catch_up(report: BackupReport, quiet: bool) -> None:
+async def catch_up(report: BackupReport, quiet: bool) -> None:
     """Bring what the other repositories missed before; a failure is told, and the next run tries again."""
+    from jetkeep import replicate
     from jetkeep.cli.progress import progress
     from jetkeep.cli.settings import policy_of
     from jetkeep.errors import JetkeepError
-    from jetkeep.replicate import catch_up
 
     first, *others = [one for one in report.into.members if one.committed]
     for member in others:
         try:
             with progress(quiet) as emit:
-                copied = await catch_up(first.open, member.open, policy_of(member.name), emit=emit, now_ns=time.time_ns)
+                copied = await replicate.catch_up(
+                    first.open, member.open, policy_of(member.name), emit=emit, now_ns=time.time_ns
+                )
         except JetkeepError as failure:
             member.behind = {member.name: failure}
         else:
             member.caught_up, member.behind = copied.copied, copied.failed
 
 
-def _print(report: BackupReport) -> None:
+def print_report(report: BackupReport) -> None:
+    """For people."""
     from jetkeep.cli.render import say, seconds, size, table
 
     backup = report.backup
@@ -111,13 +146,8 @@ def _print(report: BackupReport) -> None:
         say(f"{name}: FAILED: {failure.what}  [{failure.code}]")
         if failure.hint:
             say(f"  do: {failure.hint}")
-    for member in report.into.members:
-        if member.committed is None:
-            _print_missed(member)
-        if member.caught_up:
-            say(f"repository {member.name} was brought what it missed: {', '.join(member.caught_up)}")
-        for name, failure in member.behind.items():
-            say(f"repository {member.name} still misses {name}: {failure.what}  [{failure.code}]")
+    _print_files(backup)
+    _print_repositories(report.into.members)
     done = len(report.captured)
     messages = sum(entry.messages for entry in backup.streams)
     stored = sum(entry.stored_bytes for entry in backup.streams)
@@ -126,6 +156,28 @@ def _print(report: BackupReport) -> None:
         f"backup {backup.label}{kind}: {done} of {len(backup.streams)} streams, {messages:,} messages, "
         f"{size(stored)} stored in {seconds(report.seconds)}"
     )
+
+
+def _print_files(backup: Backup) -> None:
+    from jetkeep.cli.render import say
+
+    if backup.files and backup.files.error:
+        say(f"files: FAILED: {backup.files.error.what}  [{backup.files.error.code}]")
+        say(f"  do: {backup.files.error.hint}")
+    elif backup.files:
+        say(f"{backup.files.count} files kept: `jetkeep extract {backup.label} DIR` gives them back")
+
+
+def _print_repositories(members: list[Member]) -> None:
+    from jetkeep.cli.render import say
+
+    for member in members:
+        if member.committed is None:
+            _print_missed(member)
+        if member.caught_up:
+            say(f"repository {member.name} was brought what it missed: {', '.join(member.caught_up)}")
+        for name, failure in member.behind.items():
+            say(f"repository {member.name} still misses {name}: {failure.what}  [{failure.code}]")
 
 
 def _print_missed(member: Member) -> None:
@@ -140,6 +192,13 @@ def _print_missed(member: Member) -> None:
 
 def _print_json(report: BackupReport) -> None:
     from jetkeep.cli.render import document
+
+    document("jetkeep.backup/1", fields_of(report))
+
+
+def fields_of(report: BackupReport) -> dict[str, Any]:
+    """The fields of `jetkeep.backup/1`."""
+    from jetkeep.repository.documents import as_dict
 
     backup = report.backup
     streams: list[dict[str, Any]] = []
@@ -166,21 +225,19 @@ def _print_json(report: BackupReport) -> None:
                 "notes": captured.notes,
             }
         )
-    document(
-        "jetkeep.backup/1",
-        {
-            "label": backup.label,
-            "status": backup.status,
-            "source": backup.source,
-            "repository": backup.repository,
-            "started_at": backup.started_at,
-            "finished_at": backup.finished_at,
-            "seconds": round(report.seconds, 3),
-            "server_version": backup.server.version,
-            "streams": streams,
-            "repositories": [_repository(one) for one in report.into.members],
-        },
-    )
+    return {
+        "label": backup.label,
+        "status": backup.status,
+        "source": backup.source,
+        "repository": backup.repository,
+        "started_at": backup.started_at,
+        "finished_at": backup.finished_at,
+        "seconds": round(report.seconds, 3),
+        "server_version": backup.server.version,
+        "streams": streams,
+        "files": as_dict(backup.files) if backup.files else None,
+        "repositories": [_repository(one) for one in report.into.members],
+    }
 
 
 def _repository(member: Member) -> dict[str, Any]:

@@ -79,6 +79,8 @@ _SETTINGS = (
     ("js_domain", "", "jetstream_domain"),
     ("inbox_prefix", "", "inbox_prefix"),
 )
+#: The variables that settle a connection.
+VARIABLES = frozenset({"NATS_CONTEXT", *(variable for _, variable, _ in _SETTINGS if variable)})
 
 
 def connection_settings(
