@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ async def lost(server: Sandbox) -> None:
 
 
 @pytest.fixture
-def role(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def role(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """`role("writer")`: from here on jetkeep is this role's user."""
 
     def be(name: str) -> None:
@@ -134,7 +134,9 @@ def levels(bucket: str) -> dict[str, tuple[str, str]]:
     return {one["name"]: (one["level"], one["what"]) for one in told(done)["probes"]}
 
 
-def test_each_role_does_its_part_and_no_other(start_server: StartServer, seaweed: Seaweed, role: Any) -> None:
+def test_each_role_does_its_part_and_no_other(
+    start_server: StartServer, seaweed: Seaweed, role: Callable[[str], None]
+) -> None:
     nats, empty = asyncio.run(start_server()), asyncio.run(start_server())
     asyncio.run(some(nats))
     bucket = seaweed.create_bucket()
@@ -177,7 +179,7 @@ MISSING = {
 
 @pytest.mark.parametrize("action", MISSING)
 def test_one_permission_less_is_named_by_check(
-    start_server: StartServer, seaweed: Seaweed, role: Any, action: str
+    start_server: StartServer, seaweed: Seaweed, role: Callable[[str], None], action: str
 ) -> None:
     bucket = seaweed.create_bucket()
     role("admin")
@@ -195,7 +197,7 @@ def test_one_permission_less_is_named_by_check(
     assert done.returncode == (0 if level == "OK" else 12)
 
 
-def test_check_says_what_each_role_may_do_and_leaves_nothing(seaweed: Seaweed, role: Any) -> None:
+def test_check_says_what_each_role_may_do_and_leaves_nothing(seaweed: Seaweed, role: Callable[[str], None]) -> None:
     bucket = seaweed.create_bucket()
     role("admin")
     run("init", repo=f"s3://{bucket}")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyrage
 import pytest
 
 from jetkeep.errors import UsageError
@@ -23,8 +24,10 @@ from jetkeep.repository.repository import Repository
 from jetkeep.retention import Policy
 from jetkeep.verify import verify
 from tests.backing_up import run, told
+from tests.conftest import StartServer
 from tests.object_stores.roles import USERS, grant, grant_roles, statements
 from tests.object_stores.seaweed import Seaweed
+from tests.publisher import Publisher
 from tests.repositories import Stream, new_repository, orders, take
 from tests.restoring import quiet
 
@@ -294,3 +297,35 @@ async def test_a_backup_works_with_a_key_that_can_only_add(
     assert all("may not delete" in words for words in told_of)
     assert len(await listed(url, "leases/")) == 10
     assert await sound(url) == {"one", "two", "three", "four", "five"}
+
+
+def test_who_steals_the_writer_s_key_of_a_sealed_repository_reads_nothing_either(
+    start_server: StartServer, seaweed: Seaweed, locked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = locked.removeprefix("s3://")
+    identity = pyrage.x25519.Identity.generate()
+    run("init", "--encrypt-to", str(identity.to_public()), repo=locked)
+    grant_roles(seaweed, bucket)
+    nats = asyncio.run(start_server())
+    asyncio.run(secrets_in(nats.url))
+    as_user(seaweed, monkeypatch, USERS["writer"])
+    run("backup", repo=locked, url=nats.url)
+    for words in (("cat", "VAULT"), ("restore", "VAULT", "--as", "MINE"), ("drill",)):
+        assert run(*words, repo=locked, url=nats.url, check=None).returncode == 12, words
+    stolen = {
+        one.key: seaweed.request("GET", f"/{bucket}/{one.key}?versionId={one.version}", user=USERS["writer"]).body
+        for one in versions(seaweed, bucket)
+        if not one.marker
+    }
+    assert sum(len(data) for data in stolen.values()) > 1000
+    for key, data in stolen.items():
+        assert b"the combination" not in data, key
+        assert b"safe.left" not in data, key
+    monkeypatch.setenv("JETKEEP_IDENTITY", str(identity))
+    assert "the combination" in run("cat", "VAULT", repo=locked).stdout
+
+
+async def secrets_in(url: str) -> None:
+    async with Publisher(url) as publisher:
+        await publisher.create("VAULT", storage="file", subjects=["safe.>"])
+        await publisher.store_all(("safe.left", b"the combination is %d" % at, b"") for at in range(200))

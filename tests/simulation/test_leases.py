@@ -20,8 +20,12 @@ from jetkeep.repository.documents import LeaseDocument
 from jetkeep.repository.leases import LIFETIME_NS, Lease, lease, live_leases, remove_dead_leases
 from jetkeep.repository.local import LocalStore
 from jetkeep.repository.repository import Repository
+from tests.backing_up import run, told
+from tests.conftest import StartServer
+from tests.publisher import Publisher
 from tests.repositories import BEGAN, Stream, files, new_repository, orders, take
 from tests.restoring import eventually
+from tests.wrong_clock import wrong_clock
 
 SECOND_NS = 10**9
 HOLD = """
@@ -393,3 +397,26 @@ async def test_leases_that_pile_up_cost_no_reads(tmp_path: Path) -> None:
             os.utime(left, ns=(old, old))
         assert len(await live_leases(Counting(tmp_path), time.time_ns())) == 1
         assert len(reads) == 1
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_a_backup_by_a_clock_that_is_an_hour_wrong_is_made_and_tells_and_nothing_is_expired_by_it(
+    start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    server = asyncio.run(start_server())
+    repo = tmp_path / "r"
+    asyncio.run(some(server.url))
+    run("backup", repo=repo, url=server.url)
+    for name, value in wrong_clock(tmp_path, seconds).items():
+        monkeypatch.setenv(name, value)
+    done = run("backup", "--label", "wrong", repo=repo, url=server.url)
+    assert f"{'ahead of' if seconds > 0 else 'behind'} the store's" in done.stderr
+    done = run("expire", "--keep-last", "1", "--json", repo=repo, check=13)
+    assert told(done)["error"]["code"] == "store.clock"
+    assert len(told(run("info", "--json", repo=repo))["backups"]) == 2
+
+
+async def some(url: str) -> None:
+    async with Publisher(url) as publisher:
+        await publisher.create("A", storage="file", subjects=["A.>"])
+        await publisher.store_all((f"A.{at}", b"x", b"") for at in range(20))
