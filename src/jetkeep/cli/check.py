@@ -62,7 +62,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Can every part reach every other, with the permissions that it needs? Changes nothing.
+    """Can every part reach every other, with the permissions that it needs? Changes nothing that counts.
 
     Connects, tries each permission of a backup (one that is missing looks like a time-out elsewhere; here it is
     named), asks every stream, and looks at the repository: readable, writable, room left, age of the newest backup, last
