@@ -188,6 +188,12 @@ def _missing(point: RestorePoint, streams: Sequence[str]) -> list[str]:
     return [one for one in streams if not any(fnmatchcase(name, one) for name in names)]
 
 
+def having(backup: Backup, streams: Sequence[str]) -> list[str]:
+    """Those of the names and globs that match a whole stream of the backup."""
+    missing = _missing(alone(backup), streams)
+    return [one for one in streams if one not in missing]
+
+
 def no_such_stream(point: RestorePoint, pattern: str) -> UsageError:
     """The error for a stream that a backup or set does not have whole."""
     entries = [entry for backup in point.backups for entry in backup.streams]

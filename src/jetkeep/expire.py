@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from jetkeep.errors import BadDataError, JetkeepError, StoreFailedError
 from jetkeep.model import Emit, Notice
 from jetkeep.repository import layout
-from jetkeep.repository.documents import Backup, Pin, StreamEntry
+from jetkeep.repository.documents import Backup, StreamEntry
 from jetkeep.repository.leases import Lease, lease, locked, remove_dead_leases
 from jetkeep.repository.locking import retained_until
 from jetkeep.repository.pins import pins as all_pins
 from jetkeep.repository.repository import Damage, Repository
-from jetkeep.repository.sets import RestorePoint, restore_points
+from jetkeep.repository.sets import candidate_of, restore_points
 from jetkeep.repository.store import ObjectInfo, delete_all, side_by_side
-from jetkeep.retention import Candidate, Decision, Policy, decide
+from jetkeep.retention import Decision, Policy, decide
 
 #: Unnamed objects are left alone for so long: a writer whose lease nobody could see may be about to name them.
 GRACE_NS = 24 * 3600 * 10**9
@@ -128,7 +128,10 @@ def _unknown_needs(error: JetkeepError) -> BadDataError:
 
 async def _decide(repository: Repository, backups: Sequence[Backup], policy: Policy, now_ns: int) -> list[Decision]:
     pins = await all_pins(repository)
-    pairs = [(_candidate(point, pins), point) for point in restore_points(backups)]
+    pairs = [
+        (candidate_of(point, {label: pin.reason for label, pin in pins.items()}), point)
+        for point in restore_points(backups)
+    ]
     members = {id(candidate): point.members for candidate, point in pairs}
     decisions = decide([candidate for candidate, _ in pairs], policy, datetime.fromtimestamp(now_ns / 1e9, UTC))
     # A set is decided as one, and each of its backups is told of.
@@ -137,22 +140,6 @@ async def _decide(repository: Repository, backups: Sequence[Backup], policy: Pol
         for one in decisions
         for backup in members[id(one.candidate)]
     ]
-
-
-def _candidate(point: RestorePoint, pins: Mapping[str, Pin]) -> Candidate:
-    selections = {
-        " ".join([*one.selection.include, *(f"!{other}" for other in one.selection.exclude)]) for one in point.backups
-    }
-    pinned = [pins[one.label].reason for one in point.members if one.label in pins]
-    return Candidate(
-        label=point.label,
-        source=",".join(point.sources),
-        started=point.started,
-        complete=point.complete,
-        selection=" ".join(sorted(selections)),
-        tags=frozenset(tag for one in point.backups for tag in one.tags),
-        pinned=pinned[0] if pinned else None,
-    )
 
 
 def _together(backups: Sequence[Backup]) -> dict[str, set[str]]:

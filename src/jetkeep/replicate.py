@@ -17,7 +17,8 @@ from jetkeep.repository.documents import Backup, Manifest, SegmentRef, StreamEnt
 from jetkeep.repository.fanout import Member
 from jetkeep.repository.leases import lease, lease_if_possible
 from jetkeep.repository.repository import Repository
-from jetkeep.retention import Candidate, Policy, decide
+from jetkeep.repository.sets import candidate_of, restore_points
+from jetkeep.retention import Policy, decide
 
 #: Segments that are read, proven and stored at once.
 SEGMENTS_AT_ONCE = 3
@@ -124,6 +125,11 @@ async def _copy(source: Repository, target: Member, backup: Backup, emit: Emit) 
             emit(StreamEnded(entry.name, "copy", failure.what))
             raise
         emit(StreamEnded(entry.name, "copy"))
+    if backup.files and backup.files.archive:
+        if source.sealed and not target.open.sealed:
+            raise refusals.files_unsealed(target.open.url)
+        archive = await source.read_files(backup)
+        target.archive = await target.open.put_files(backup.source, backup.label, archive)
     committed = await target.commit(backup, relabel=False)
     return sum(entry.stored_bytes for entry in committed.streams)
 
@@ -197,15 +203,11 @@ async def catch_up(
     there, _ = await target.backups()
     labels = {one.label for one in missing_from(here, there)} - {one.label for one in there}
     if labels and policy and not policy.empty:
-        candidates = [_candidate(one) for one in (*there, *(one for one in here if one.label in labels))]
-        kept = decide(candidates, policy, datetime.fromtimestamp(now_ns() / 1e9, UTC))
-        labels &= {one.candidate.label for one in kept if one.keep}
+        points = restore_points((*there, *(one for one in here if one.label in labels)))
+        members = [(candidate_of(point, {}), point.members) for point in points]
+        decided = decide([one for one, _ in members], policy, datetime.fromtimestamp(now_ns() / 1e9, UTC))
+        kept = {id(one.candidate) for one in decided if one.keep}
+        labels &= {backup.label for one, backups in members if id(one) in kept for backup in backups}
     if not labels:
         return CopyReport()
     return await copy_backups(source, target, labels=sorted(labels), emit=emit, now_ns=now_ns)
-
-
-def _candidate(backup: Backup) -> Candidate:
-    selection = " ".join([*backup.selection.include, *(f"!{one}" for one in backup.selection.exclude)])
-    complete = backup.status == "complete"
-    return Candidate(backup.label, backup.source, backup.started, complete, selection, frozenset(backup.tags))

@@ -94,14 +94,11 @@ def refuse_unsealed(into: FanOut, force: bool) -> None:
     Raises:
         UsageError: a repository is not sealed, and that was not forced.
     """
+    from jetkeep.repository import refusals
+
     open_ones = [one for one in into.members if one.repository and not one.repository.sealed]
     if open_ones and not force:
-        raise UsageError(
-            f"the repository at {open_ones[0].url} is not encrypted: files, and the keys in them, could be read there",
-            code="usage.files-unsealed",
-            means="nothing was backed up",
-            hint="use a repository that was made by `jetkeep init --encrypt-to`, or --force-unsealed",
-        )
+        raise refusals.files_unsealed(open_ones[0].url)
 
 
 async def back_up_parts(

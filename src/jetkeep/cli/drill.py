@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,7 @@ from jetkeep.cli.options import identity_options, output_options, repository_opt
 if TYPE_CHECKING:
     from jetkeep.drill import DrillOptions, DrillReport
     from jetkeep.evidence.signing import Signer
+    from jetkeep.repository.sets import RestorePoint
 
 
 @click.command("drill")
@@ -99,6 +101,7 @@ def command(
     import secrets
 
     from jetkeep.cli.failures import report_failure
+    from jetkeep.cli.render import document
     from jetkeep.cli.running import run
     from jetkeep.cli.settings import operator
     from jetkeep.config.connection import seconds as duration
@@ -123,11 +126,18 @@ def command(
         next_due_days=next_due,
         signer=_signer(signing_key),
     )
-    report = run(_drill(repo, streams, label, source, options, ask_source, quiet))
-    _json(report) if as_json else _print(report)
-    if report.unkept is not None:
-        report_failure(report.unkept, as_json=False)
-    return report.status
+    point, reports = run(_drill(repo, streams, label, source, options, ask_source, quiet))
+    status = next((one.status for one in reports if one.status), 0)
+    if as_json and len(point.backups) > 1:
+        document("jetkeep.drill-set/1", {"label": point.label, "status": status, "drills": [*map(_fields, reports)]})
+    elif as_json:
+        document("jetkeep.drill/1", _fields(reports[0]))
+    for one in reports:
+        if not as_json:
+            _print(one)
+        if one.unkept is not None:
+            report_failure(one.unkept, as_json=False)
+    return status
 
 
 def _signer(key: str | None) -> Signer | None:
@@ -146,27 +156,33 @@ async def _drill(
     options: DrillOptions,
     ask_source: bool,
     quiet: bool,
-) -> DrillReport:
-    from dataclasses import replace
-
-    from jetkeep.catalog import choose_streams, find_backup, reading
+) -> tuple[RestorePoint, list[DrillReport]]:
+    """Rehearse a backup, or of a set each part that has the streams: in a sandbox and with evidence of its own."""
+    from jetkeep.catalog import choose_streams, find_point, having, reading
     from jetkeep.cli.progress import progress
     from jetkeep.cli.settings import open_repository, server_settings
     from jetkeep.drill import behind, choose_at_random, drill
     from jetkeep.jetstream import connect
+    from jetkeep.repository.sets import alone
 
     repository = await open_repository(repo)
     if options.chosen == "random":
-        backup = await choose_at_random(repository, streams, source, seed=options.seed)
+        point = alone(await choose_at_random(repository, streams, source, seed=options.seed))
     else:
-        backup = await find_backup(repository, label, streams, source)
-    async with reading(repository, backup, now_ns=time.time_ns):
-        chosen = await choose_streams(repository, backup, streams)
-        if ask_source:
-            async with connect(server_settings({})) as js:
-                options = replace(options, behind=await behind(js, chosen))
-        with progress(quiet) as emit:
-            return await drill(repository, backup, chosen, options, emit=emit)
+        point = await find_point(repository, label, streams, source)
+    reports = []
+    async with reading(repository, *point.backups, now_ns=time.time_ns):
+        for backup in point.backups:
+            wanted = having(backup, streams)
+            if streams and not wanted:
+                continue
+            chosen = await choose_streams(repository, backup, wanted)
+            if ask_source:
+                async with connect(server_settings({})) as js:
+                    options = replace(options, behind=await behind(js, chosen))
+            with progress(quiet) as emit:
+                reports.append(await drill(repository, backup, chosen, options, emit=emit))
+    return point, reports
 
 
 def _print(report: DrillReport) -> None:
@@ -214,12 +230,10 @@ def _summary(report: DrillReport) -> None:
         say(f"evidence: {report.key}, {signed}, next drill due {report.document['next_due'][:10]}")
 
 
-def _json(report: DrillReport) -> None:
-    from jetkeep.cli.render import document
-
+def _fields(report: DrillReport) -> dict[str, Any]:
     kept = {
         "evidence": report.key,
         "status": report.status,
         "error": report.unkept.to_dict() if report.unkept else None,
     }
-    document("jetkeep.drill/1", {**kept, **{key: one for key, one in report.document.items() if key != "schema"}})
+    return {**kept, **{key: one for key, one in report.document.items() if key != "schema"}}

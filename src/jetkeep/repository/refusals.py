@@ -87,3 +87,13 @@ def missing(key: str) -> BadDataError:
         means="what depends on this object cannot be read; other backups are not affected",
         hint="run `jetkeep verify` to see which backups it touches, and restore from another one",
     )
+
+
+def files_unsealed(url: str) -> UsageError:
+    """Files, with the keys that are in them, are about to be stored where nothing is encrypted."""
+    return UsageError(
+        f"the repository at {url} is not encrypted: files, and the keys in them, could be read there",
+        code="usage.files-unsealed",
+        means="nothing of this backup was stored there",
+        hint="use a repository that was made by `jetkeep init --encrypt-to`; `backup` takes --force-unsealed",
+    )

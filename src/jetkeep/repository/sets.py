@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from jetkeep.errors import UsageError
 from jetkeep.repository.documents import Backup
+from jetkeep.retention import Candidate
 
 
 def part_name(source: str, shard: str = "") -> str:
@@ -107,6 +108,22 @@ def _set_of(label: str, members: Sequence[Backup]) -> RestorePoint:
     chosen = tuple(best[part] for part in sorted(best))
     kept = {one.label for one in chosen}
     return RestorePoint(label, tuple(sorted(parts)), chosen, tuple(one for one in members if one.label not in kept))
+
+
+def candidate_of(point: RestorePoint, pins: Mapping[str, str]) -> Candidate:
+    """A restore point as retention sees it; `pins` are reasons by label."""
+    selections = {
+        " ".join([*one.selection.include, *(f"!{other}" for other in one.selection.exclude)]) for one in point.backups
+    }
+    return Candidate(
+        label=point.label,
+        source=",".join(point.sources),
+        started=point.started,
+        complete=point.complete,
+        selection=" ".join(sorted(selections)),
+        tags=frozenset(tag for one in point.backups for tag in one.tags),
+        pinned=next((pins[one.label] for one in point.members if one.label in pins), None),
+    )
 
 
 def incomplete(point: RestorePoint) -> UsageError:
