@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from jetkeep.catalog import find_point, live_rows, not_live
@@ -100,10 +100,22 @@ async def verify(
     report = VerifyReport()
     backups = await _backups(repository, label, report)
     report.backups = len(backups)
-    if not repository.readable:
-        report.digests_only = True
-        await _digests(repository, backups, sample, chance, report)
-        return report
+    look = _look_into if repository.readable else _digests
+    named = await look(repository, backups, sample, chance, report, emit)
+    if label is None:
+        await _unnamed(repository, backups, named, report)
+    report.findings.sort(key=lambda one: (one.severity, one.key, one.kind))
+    return report
+
+
+async def _look_into(
+    repository: Repository,
+    backups: Sequence[Backup],
+    sample: float,
+    chance: random.Random | None,
+    report: VerifyReport,
+    emit: Emit,
+) -> Collection[str]:
     segments: dict[str, _Segment] = {}
 
     async def add(pair: tuple[Backup, StreamEntry]) -> None:
@@ -113,17 +125,19 @@ async def verify(
     for backup in backups:
         if backup.files and backup.files.archive:
             await _archive(repository, backup, report)
-    chosen = sorted(segments)
+    chosen = _sampled(segments, sample, chance, report)
+    await _read(repository, [segments[key] for key in chosen], report, emit)
+    _compare_tallies(segments.values(), report)
+    return segments
+
+
+def _sampled(keys: Collection[str], sample: float, chance: random.Random | None, report: VerifyReport) -> list[str]:
+    chosen = sorted(keys)
     if sample < 1:
         count = math.ceil(len(chosen) * sample)
         chosen = sorted((chance or random.Random()).sample(chosen, count))  # noqa: S311 - a sample, not a secret
-        report.segments_skipped = len(segments) - count
-    await _read(repository, [segments[key] for key in chosen], report, emit)
-    _compare_tallies(segments.values(), report)
-    if label is None:
-        await _unnamed(repository, backups, segments, report)
-    report.findings.sort(key=lambda one: (one.severity, one.key, one.kind))
-    return report
+        report.segments_skipped = len(keys) - count
+    return chosen
 
 
 async def _backups(repository: Repository, label: str | None, report: VerifyReport) -> list[Backup]:
@@ -166,9 +180,15 @@ async def _archive(repository: Repository, backup: Backup, report: VerifyReport)
 
 
 async def _digests(
-    repository: Repository, backups: Sequence[Backup], sample: float, chance: random.Random | None, report: VerifyReport
-) -> None:
+    repository: Repository,
+    backups: Sequence[Backup],
+    sample: float,
+    chance: random.Random | None,
+    report: VerifyReport,
+    emit: Emit,
+) -> Collection[str]:
     """What can be said of a sealed repository without an identity: every object is there, with the bytes that were stored."""
+    report.digests_only = True
     needed: dict[str, tuple[ManifestRef, list[str]]] = {}
 
     async def add(pair: tuple[Backup, StreamEntry]) -> None:
@@ -184,11 +204,8 @@ async def _digests(
     for backup in backups:
         if backup.files and backup.files.archive:
             needed.setdefault(backup.files.archive.key, (backup.files.archive, []))[1].append(backup.label)
-    chosen = sorted(needed)
-    if sample < 1:
-        count = math.ceil(len(chosen) * sample)
-        chosen = sorted((chance or random.Random()).sample(chosen, count))  # noqa: S311 - a sample, not a secret
-        report.segments_skipped = len(needed) - count
+    chosen = _sampled(needed, sample, chance, report)
+    emit(StreamBegan("segments", "verify", len(chosen), 0))
     limit = asyncio.Semaphore(SEGMENTS_AT_ONCE)
 
     async def prove(key: str) -> None:
@@ -200,9 +217,11 @@ async def _digests(
                 report.add(key, wrong, labels)
         report.segments += 1
         report.bytes += ref.bytes
+        emit(StreamAdvanced("segments", "verify", report.segments, report.bytes))
 
     await asyncio.gather(*(prove(key) for key in chosen))
-    report.findings.sort(key=lambda one: (one.severity, one.key, one.kind))
+    emit(StreamEnded("segments", "verify"))
+    return needed
 
 
 async def _document(repository: Repository, key: str, report: VerifyReport) -> None:
@@ -336,7 +355,7 @@ def _compare_tallies(segments: Iterable[_Segment], report: VerifyReport) -> None
 
 
 async def _unnamed(
-    repository: Repository, backups: Sequence[Backup], segments: dict[str, _Segment], report: VerifyReport
+    repository: Repository, backups: Sequence[Backup], segments: Collection[str], report: VerifyReport
 ) -> None:
     named = {ref.key for backup in backups for ref in backup.refs}
     damaged = {one.key for one in report.findings}

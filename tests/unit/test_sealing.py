@@ -186,7 +186,7 @@ async def test_without_an_identity_every_stored_byte_is_compared_with_its_digest
     repository = await new_sealed(tmp_path, recipient)
     await take(repository, "one", some_streams())
     report = await verify(await new_repository(tmp_path), emit=quiet)
-    assert (report.sound, report.digests_only, report.segments) == (True, True, 4)
+    assert (report.sound, report.digests_only, report.segments, report.findings) == (True, True, 4, [])
     for key in [one for one in files(tmp_path) if one.startswith(layout.SOURCES)]:
         data = (tmp_path / key).read_bytes()
         (tmp_path / key).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
