@@ -13,14 +13,17 @@ from typing import Any, NamedTuple
 import pyrage
 import pytest
 
-from jetkeep.errors import UsageError
+from jetkeep.errors import AccessDeniedError, UsageError
 from jetkeep.expire import ExpireReport, expire
-from jetkeep.repository import locking
+from jetkeep.repository import layout, locking
 from jetkeep.repository.address import StoreOptions, store_at
 from jetkeep.repository.leases import lease
+from jetkeep.repository.local import LocalStore
 from jetkeep.repository.locking import Lock, Retention
+from jetkeep.repository.object_errors import explain
 from jetkeep.repository.objects import ObjectStore
 from jetkeep.repository.repository import Repository
+from jetkeep.repository.store import RETAINED
 from jetkeep.retention import Policy
 from jetkeep.verify import verify
 from tests.backing_up import run, told
@@ -208,6 +211,48 @@ async def test_expire_lets_go_when_the_lock_is_over(locked: str, monkeypatch: py
     assert report.locked == {}
     assert report.deleted_objects >= 4
     assert await sound(locked) == {"wednesday"}
+
+
+RETAINED_WORDS = {
+    "gcs": "Client error with status 403 Forbidden: <Error><Code>RetentionPolicyNotMet</Code><Message>Object 'b/k' is subject to "
+    "bucket's retention policy or object retention and cannot be deleted or overwritten until 2026-12-24T00:00:00Z</Message></Error>",
+    "azure": "Client error with status 409 Conflict: <Error><Code>BlobImmutableDueToPolicy</Code><Message>This operation is not "
+    "permitted as the blob is immutable due to a policy.</Message></Error>",
+}
+
+
+@pytest.mark.parametrize("words", RETAINED_WORDS.values(), ids=RETAINED_WORDS)
+def test_a_refusal_because_of_a_rule_of_the_bucket_is_known_as_one(words: str) -> None:
+    problem = explain("gs://bucket", "delete", "backups/one.json", Exception(words))
+    assert problem.code == RETAINED
+    assert "keeps" in problem.what
+
+
+class KeepsBackups(LocalStore):
+    """A store that refuses to delete what is too young, as GCS and Azure do."""
+
+    kept = layout.BACKUPS
+
+    async def delete(self, key: str) -> None:
+        if key.startswith(self.kept):
+            raise AccessDeniedError("kept by a rule", code=RETAINED)
+        await super().delete(key)
+
+
+async def test_where_the_store_only_refuses_the_backup_stays_whole_and_what_it_keeps_goes_later(tmp_path: Path) -> None:
+    await days(await new_repository(tmp_path), "monday", "tuesday")
+    place = KeepsBackups(tmp_path)
+    for kept, locked_ones, gone in ((layout.BACKUPS, {"monday": None}, []), (layout.SOURCES, {}, ["monday"])):
+        place.kept = kept
+        repository = await Repository.open(place)
+        report = await expire(repository, Policy(last=1), now_ns=time.time_ns, emit=quiet, grace_ns=0)
+        assert (report.locked, report.expired) == (locked_ones, gone)
+        assert bool(report.kept_back) is bool(gone)
+        assert not [one for one in (await verify(repository, emit=quiet)).findings if one.severity == "damage"]
+    place.kept = "nothing/"
+    report = await expire(await Repository.open(place), Policy(last=1), now_ns=time.time_ns, emit=quiet, grace_ns=0)
+    assert report.deleted_objects > 0
+    assert report.kept_back == ""
 
 
 # Stolen credentials.
