@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jetkeep.errors import AccessDeniedError, BadDataError, JetkeepError, UsageError
 from jetkeep.replicate import copy_backups
 from jetkeep.repository import encoding, layout
-from jetkeep.repository.documents import Backup
+from jetkeep.repository.documents import Backup, KeyDocument
 from jetkeep.repository.keys import PASSPHRASE, Credentials, Keyring, load_keys
 from jetkeep.repository.local import LocalStore
 from jetkeep.repository.repository import Repository
@@ -268,6 +268,36 @@ async def test_after_a_rotation_the_old_key_opens_no_later_backup(tmp_path: Path
     with pytest.raises(AccessDeniedError) as refused:
         old.unwrap(__import__("base64").b64decode(header.key))
     assert refused.value.code == "key.other-repository"
+
+
+async def test_a_key_document_that_somebody_added_for_himself_is_named(tmp_path: Path) -> None:
+    (one, first), (thief, thiefs) = person(), person()
+    backup = await take(await new_sealed(tmp_path, one), "b", some_streams())
+    await new_sealed(tmp_path / "his", thief)
+    forged = encoding.unseal((tmp_path / "his" / layout.keys_key(1)).read_bytes(), "it", KeyDocument)
+    forged.generation = 2
+    (tmp_path / layout.keys_key(2)).write_bytes(encoding.seal(forged))
+    with pytest.raises(AccessDeniedError) as refused:
+        await reading(tmp_path, first)
+    assert refused.value.code == "key.replaced"
+    assert layout.keys_key(2) in refused.value.hint
+    with pytest.raises(AccessDeniedError):
+        await read_back(await reading(tmp_path, thiefs), backup, "ORDERS")
+    (tmp_path / layout.keys_key(2)).unlink()
+    assert await read_back(await reading(tmp_path, first), backup, "ORDERS")
+
+
+async def test_keys_that_are_replaced_while_they_are_looked_for_are_found(tmp_path: Path) -> None:
+    one, first = person()
+    await new_sealed(tmp_path, one)
+
+    class Rotated(LocalStore):
+        async def read(self, key: str, max_bytes: int) -> bytes:
+            if key == layout.keys_key(1):
+                await changed_keys(tmp_path, first, one, rotate=True)
+            return await super().read(key, max_bytes)
+
+    assert (await load_keys(Rotated(tmp_path))).document.generation == 2
 
 
 async def test_the_last_recipient_cannot_be_removed(tmp_path: Path) -> None:

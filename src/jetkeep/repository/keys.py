@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pyrage
 
-from jetkeep.errors import AccessDeniedError, AlreadyThereError, StoreError, UsageError
+from jetkeep.errors import AccessDeniedError, AlreadyThereError, BadDataError, NoObjectError, StoreError, UsageError
 from jetkeep.repository import encoding, layout
 from jetkeep.repository.documents import KeyDocument, Wrapped
 from jetkeep.repository.leases import LeaseClock, rfc3339
@@ -18,6 +19,7 @@ from jetkeep.repository.store import Store, create_surely
 
 PASSPHRASE = "passphrase"  # noqa: S105 - the name of a kind, not a secret
 _MAX_KEYS = 1024 * 1024
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,34 +176,56 @@ async def create_keys(
         return there
 
 
-async def load_keys(store: Store, pinned: str | None = None) -> Keyring:
+async def load_keys(store: Store) -> Keyring:
     """The newest key document.
 
-    Args:
-        store: the repository's.
-        pinned: the only recipient that may be written for, when the configuration says so.
-
     Raises:
-        AccessDeniedError: there is none, or it is not for the pinned recipient.
+        AccessDeniedError: there is none.
         BadDataError: it is damaged.
     """
-    keys = sorted([info.key async for info in store.list(layout.KEYS) if layout.generation_of(info.key)])
-    if not keys:
-        raise AccessDeniedError(
-            f"the keys of {store.url} are missing",
-            code="key.missing",
-            means="nothing can be sealed or read; the sealed data is untouched",
-            hint=f"put the objects under {layout.KEYS} back from a copy of the repository: without them its data is lost",
-        )
-    document = encoding.unseal(await store.read(keys[-1], _MAX_KEYS), keys[-1], KeyDocument)
-    if pinned and document.recipient != pinned:
-        raise AccessDeniedError(
-            f"{store.url} asks to seal for {document.recipient}, the configuration allows only {pinned}",
-            code="key.not-pinned",
-            means="nothing was written: somebody may have put another key there to read what you store",
-            hint="if the key was rotated by you, change sealed-to in the configuration",
-        )
-    return Keyring(store, document, keys[-1])
+    for _ in range(_TRIES):
+        keys = await _listed(store)
+        if not keys:
+            break
+        with contextlib.suppress(NoObjectError):  # somebody wrote a newer one since
+            return await _load(store, keys[-1])
+    raise AccessDeniedError(
+        f"the keys of {store.url} are missing",
+        code="key.missing",
+        means="nothing can be sealed or read; the sealed data is untouched",
+        hint=f"put the objects under {layout.KEYS} back from a copy of the repository: without them its data is lost",
+    )
+
+
+async def unlock(keyring: Keyring, credentials: Credentials) -> None:
+    """Take the private keys out of their wrapping; see `Keyring.unlock`, with better words where an older document opens.
+
+    Raises:
+        AccessDeniedError: the credentials do not open the newest one.
+    """
+    try:
+        await asyncio.to_thread(keyring.unlock, credentials)
+    except AccessDeniedError as refusal:
+        if refusal.code != "key.wrong":
+            raise
+        for key in await _listed(keyring.store):
+            try:
+                await asyncio.to_thread((await _load(keyring.store, key)).unlock, credentials)
+            except (AccessDeniedError, BadDataError, NoObjectError):
+                continue
+            raise _replaced(keyring.store.url, key, keyring.key) from None
+        raise
+
+
+async def _listed(store: Store) -> list[str]:
+    return sorted([info.key async for info in store.list(layout.KEYS) if layout.generation_of(info.key)])
+
+
+async def _load(store: Store, key: str) -> Keyring:
+    document = encoding.unseal(await store.read(key, _MAX_KEYS), key, KeyDocument)
+    if document.generation != layout.generation_of(key):
+        raise encoding.damaged(key, f"it says that it is of generation {document.generation}", "mismatch")
+    return Keyring(store, document, key)
 
 
 async def _remove_older(store: Store, newest: str) -> list[str]:
@@ -304,6 +328,16 @@ def _swapped(url: str, recipient: str) -> AccessDeniedError:
         code="key.swapped",
         means="somebody changed it: what was backed up since is not readable for you, and may be for them",
         hint="put the objects under keys/ back from a copy, pin the recipient (sealed-to), and look into who can write there",
+    )
+
+
+def _replaced(url: str, older: str, newest: str) -> AccessDeniedError:
+    return AccessDeniedError(
+        f"the identity that was given opens {older} of {url}, and not {newest}, which replaced it",
+        code="key.replaced",
+        means="nothing was read; the data is untouched",
+        hint=f"either its recipient was removed (`jetkeep key list`), or somebody else put {newest} there: then delete it, "
+        "and look into who can write there",
     )
 
 

@@ -69,6 +69,16 @@ def not_sealed(url: str) -> AccessDeniedError:
     )
 
 
+def not_pinned(url: str, recipient: str, pinned: str) -> AccessDeniedError:
+    """Its keys ask to seal for another recipient than the configuration allows."""
+    return AccessDeniedError(
+        f"{url} asks to seal for {recipient}, the configuration allows only {pinned}",
+        code="key.not-pinned",
+        means="nothing was written: somebody may have put another key there to read what you store",
+        hint="if it was you who rotated the key, change sealed-to in the configuration; else look into who can write there",
+    )
+
+
 def no_backup(label: str, url: str) -> UsageError:
     """There is no backup of that label."""
     return UsageError(

@@ -12,7 +12,8 @@ import msgspec
 from jetkeep.repository import layout
 from jetkeep.repository.documents import Backup, ManifestRef, SealedBy
 from jetkeep.repository.encoding import damaged
-from jetkeep.repository.keys import Credentials, Keyring, load_keys
+from jetkeep.repository.keys import Credentials, Keyring, load_keys, unlock
+from jetkeep.repository.refusals import not_pinned
 from jetkeep.repository.sealing import RunKey, authenticate, open_object, read_header, seal_object
 from jetkeep.repository.store import Store
 
@@ -50,11 +51,11 @@ class Vault:
         """The repository's keys.
 
         Raises:
-            AccessDeniedError: they are missing, or not those that the configuration pins.
+            AccessDeniedError: they are missing.
         """
         async with self._loading:
             if self._keyring is None:
-                self._keyring = await load_keys(self._store, self._pinned)
+                self._keyring = await load_keys(self._store)
             return self._keyring
 
     async def unlock(self, credentials: Credentials) -> None:
@@ -63,8 +64,7 @@ class Vault:
         Raises:
             AccessDeniedError: these credentials open nothing.
         """
-        keyring = await self.keyring()
-        await asyncio.to_thread(keyring.unlock, credentials)
+        await unlock(await self.keyring(), credentials)
 
     async def seal(self, data: bytes | memoryview, bound: str, needs: Sequence[ManifestRef] = ()) -> memoryview:
         """The sealed object for these bytes under this name (`layout.bound_name`)."""
@@ -122,6 +122,8 @@ class Vault:
 
     async def _run_key(self) -> RunKey:
         keyring = await self.keyring()
+        if self._pinned and keyring.recipient != self._pinned:
+            raise not_pinned(self._store.url, keyring.recipient, self._pinned)
         if self._run is None:
             self._run = keyring.run_key()
             self._known[self._run.wrapped] = self._run.secret
