@@ -213,3 +213,32 @@ def test_no_cryptography_is_loaded_where_nothing_is_sealed(source: str, tmp_path
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_one_run_fills_an_open_repository_and_a_sealed_one_and_a_writer_without_identity_cannot_catch_up(
+    source: str, people: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JETKEEP_CONFIG", str(tmp_path / "jetkeep.toml"))
+    sealed = f"encrypt-to = ['{people['alice']}']\n"
+
+    def configure(first: str, second: str, **extra: str) -> None:
+        tables = [
+            f"[repositories.{name}]\nurl = '{tmp_path}/{name}'\n{extra.get(name, '')}" for name in (first, second)
+        ]
+        (tmp_path / "jetkeep.toml").write_text("\n".join(tables))
+
+    monkeypatch.delenv("JETKEEP_REPO", raising=False)
+    configure("open", "sealed", sealed=sealed)
+    both = told("backup", "--label", "a", repo="", url=source)["repositories"]
+    assert [one["status"] for one in both] == ["committed", "committed"]
+    alice = ("--identity", str(tmp_path / "alice"))
+    assert told("verify", *alice, repo=tmp_path / "sealed")["messages"] == COUNT
+    assert told("verify", repo=tmp_path / "open")["messages"] == COUNT
+
+    configure("sealed", "late", sealed=sealed, late=sealed)
+    said = run("backup", "--label", "b", repo="", url=source).stdout
+    assert "repository late still misses a:" in said
+    assert "[key.none]" in said
+    copied = told("copy", "--from", "sealed", "--to", "late", *alice, repo="")["targets"][0]
+    assert (copied["copied"], copied["present"]) == (["a"], ["b"])
+    assert told("verify", *alice, repo=tmp_path / "late")["backups"] == 2
