@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from jetkeep.config.file import load_config
+from jetkeep.config.file import RepositoryTable, SourceTable, load_config
 from jetkeep.errors import UsageError
 
 WHOLE = """
@@ -103,3 +104,9 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="no TOML"):
         load_config(str(tmp_path / "binary"))
+
+
+def test_the_page_names_every_key_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/config.md").read_text()
+    keys = set(re.findall(r"`([a-z-]+)`", "\n".join(re.findall(r"^\| (`[^|]*) \|", page, re.MULTILINE))))
+    assert keys == {*RepositoryTable.__struct_encode_fields__, *SourceTable.__struct_encode_fields__}
