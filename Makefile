@@ -5,7 +5,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 export JETKEEP_CACHE := $(CURDIR)/.servers
 
-.PHONY: demo test check matrix slow large stores bench setup clean help
+.PHONY: demo test check matrix slow patient large stores bench setup clean help
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -44,6 +44,9 @@ matrix: setup ## every server version to every other
 
 slow: setup ## crash simulation, many more property examples
 	@$(BIN)/python -m pytest -n 2 -m slow
+
+patient: setup ## a kill at every NATS call, a fault at every S3 call, real stalls of 30 s (20 minutes)
+	@$(BIN)/python -m pytest -n 2 -m patient --timeout 900
 
 large: setup ## 50 million gaps, 64 MiB messages, 10^5 subjects, 1,000 streams
 	@$(BIN)/python -m pytest -m large --timeout 900

@@ -183,14 +183,14 @@ async def test_consumers_that_a_killed_restore_left_paused_are_woken_and_only_th
         assert (await js.consumers("WORK"))[0]["paused"]
 
 
-@pytest.mark.slow
+@pytest.mark.patient
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 async def test_a_backup_is_killed_at_every_call(start_server: StartServer, tmp_path: Path, version: str) -> None:
     await backups_are_killed(start_server, tmp_path, version, None)
 
 
-@pytest.mark.slow
+@pytest.mark.patient
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 async def test_a_restore_is_killed_at_every_call(start_server: StartServer, tmp_path: Path, version: str) -> None:

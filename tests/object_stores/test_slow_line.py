@@ -73,7 +73,7 @@ async def test_a_stall_longer_than_the_server_s_window_costs_nothing(
     assert await labels_of(bucket.url) == ["one"]
 
 
-@pytest.mark.slow
+@pytest.mark.patient
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("version", ["2.10", "2.15"])
 def test_a_whole_backup_over_a_really_slow_line(

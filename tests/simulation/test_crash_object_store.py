@@ -111,7 +111,7 @@ async def test_an_expire_in_a_bucket_takes_nothing_that_is_kept(bucket: Bucket, 
     await try_expires(bucket, fault, every=False)
 
 
-@pytest.mark.slow
+@pytest.mark.patient
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", ANYWHERE)
 async def test_the_same_at_every_call(bucket: Bucket, fault: str) -> None:
