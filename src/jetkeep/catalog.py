@@ -20,7 +20,7 @@ from jetkeep.errors import BadDataError, NoRepositoryError, UsageError
 from jetkeep.repository import layout
 from jetkeep.repository.documents import Backup, Manifest, SegmentRef, StreamEntry
 from jetkeep.repository.encoding import damaged
-from jetkeep.repository.leases import Lease, lease_if_possible
+from jetkeep.repository.leases import Lease
 from jetkeep.repository.repository import Repository
 from jetkeep.repository.sets import RestorePoint, alone, incomplete, restore_points
 from jetkeep.repository.store import side_by_side
@@ -213,7 +213,7 @@ def no_such_stream(point: RestorePoint, pattern: str) -> UsageError:
 async def reading(repository: Repository, *backups: Backup, now_ns: Callable[[], int]) -> AsyncIterator[Lease | None]:
     """Keep `expire` from backups while they are read; where nothing may be written, None: without that protection."""
     labels = [one.label for one in backups]
-    async with lease_if_possible(repository.store, "read", now_ns=now_ns, labels=labels) as held:
+    async with repository.protecting(backups, now_ns=now_ns) as held:
         await side_by_side(repository.read_backup, labels)  # gone, if an expire was quicker than the lease
         yield held
 

@@ -37,12 +37,8 @@ class CopyReport:
 
 def missing_from(backups: Sequence[Backup], there: Sequence[Backup]) -> list[Backup]:
     """Those of `backups` that are not `there`: by the run that made them, else by label and beginning."""
-    known = {_identity(one) for one in there}
-    return [one for one in backups if _identity(one) not in known]
-
-
-def _identity(backup: Backup) -> tuple[str, str]:
-    return (backup.run, "") if backup.run else (backup.label, backup.started_at)
+    known = {one.identity for one in there}
+    return [one for one in backups if one.identity not in known]
 
 
 async def copy_backups(
@@ -182,10 +178,10 @@ async def lag(backups: Sequence[Backup], target: Repository) -> Lag:
         StoreError: it cannot be listed.
     """
     there, _ = await target.backups()
-    known = {_identity(one) for one in there}
+    known = {one.identity for one in there}
     behind: list[Backup] = []
     for backup in reversed(backups):
-        if _identity(backup) in known:
+        if backup.identity in known:
             return Lag(backup, tuple(reversed(behind)))
         behind.append(backup)
     return Lag(None, tuple(reversed(behind)))

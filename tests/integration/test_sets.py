@@ -111,6 +111,9 @@ def test_all_accounts_are_one_set_and_come_back_by_source(
     ask("restore", "EAST_ONLY", "--backup", "night", url=target.url)
     assert asyncio.run(counts(target.url))["EAST_ONLY"] == 30
     assert ask("verify", "night")["backups"] == 2
+    # Nothing else gets the set's label.
+    taken = run("backup", "--source", "west", "--label", "night", repo="", check=2)
+    assert "label-taken" in taken.stderr
     # Again under the same label: nothing is read twice.
     again = ask("backup", "--all-sources", "--label", "night")
     assert [one["status"] for one in again["taken"]] == ["there", "there"]
@@ -132,7 +135,12 @@ def test_an_account_that_fails_leaves_the_others_and_is_taken_again_alone(
     assert [one["kind"] for one in ask("verify")["findings"]] == ["lost-part"]
     assert "not complete: west" in run("restore", "--backup", "night", repo="", url=accounts.url, check=2).stderr
     assert "not complete: west" in run("drill", repo="", check=2).stderr
-    # What is there can be rehearsed by its name.
+    # What is there can be had by its source.
+    login = ("--server", accounts.url, "--user", "west", "--password", "w")
+    plan = ask("restore", "EAST_ONLY", "--source", "east", "--dry-run", *login)
+    assert (plan["backup"], len(plan["steps"])) == ("night", 1)
+    probes = ask("check", "--server", accounts.url, "--user", "east", "--password", "e")["probes"]
+    assert [one["what"] for one in probes if one["name"] == "newest set"] == ["night lacks west"]
     configure(tmp_path, "nats://127.0.0.1:1", accounts.url, monkeypatch)
     done = ask("backup", "--all-sources", "--label", "night")
     assert [one["status"] for one in done["taken"]] == ["there", "complete"]
@@ -245,3 +253,53 @@ def test_files_go_only_where_nobody_reads_them_and_come_back(accounts: Sandbox, 
     assert not (tmp_path / "more").exists()
     run("extract", "night", str(tmp_path / "more"), repo="", check=30)
     assert not (tmp_path / "more").exists()
+
+
+def test_files_in_a_sealed_repository_are_for_who_has_the_identity(accounts: Sandbox, tmp_path: Path) -> None:
+    sealed, clear = tmp_path / "sealed", tmp_path / "clear"
+    secret = "-----BEGIN NATS USER JWT-----"
+    (tmp_path / "user.creds").write_text(secret)
+    words = [run("key", "new", str(tmp_path / name), repo="").stdout.strip() for name in ("mine", "stranger")]
+    run("init", "--encrypt-to", words[0], repo=sealed)
+    place = ("--include-files", str(tmp_path / "user.creds"), "--repo", str(sealed))
+    done = ask("backup", "--source", "west", "--label", "night", *place)
+    assert (done["status"], done["files"]["count"]) == ("complete", 1)
+    stored = [path.read_bytes() for path in sealed.rglob("*") if path.is_file()]
+    assert not any(secret.encode() in data or b"user.creds" in data for data in stored)
+    # Who backs up cannot read them, nor can a stranger.
+    out = str(tmp_path / "out")
+    assert run("verify", repo=sealed).returncode == 0
+    assert ask("extract", "night", out, "--repo", str(sealed), check=12)["error"]["exit_status"] == 12
+    run("extract", "night", out, "--identity", str(tmp_path / "stranger"), repo=sealed, check=12)
+    assert not Path(out).exists()
+    run("extract", "night", out, "--identity", str(tmp_path / "mine"), repo=sealed)
+    assert (Path(out) / str(tmp_path / "user.creds").lstrip("/")).read_text() == secret
+    # A copy takes them along, but not to where nothing is encrypted.
+    run("init", repo=clear)
+    identity = ("--identity", str(tmp_path / "mine"))
+    refused = run("copy", "--from", str(sealed), "--to", str(clear), *identity, repo="", check=None)
+    assert refused.returncode != 0
+    assert "not encrypted" in refused.stdout + refused.stderr
+    assert told(run("info", "--json", repo=clear))["backups"] == []
+    run("init", "--encrypt-to", words[1], repo=tmp_path / "second")
+    run("copy", "--from", str(sealed), "--to", str(tmp_path / "second"), *identity, repo="")
+    run("extract", "latest", f"{out}2", "--identity", str(tmp_path / "stranger"), repo=tmp_path / "second")
+    assert (Path(f"{out}2") / str(tmp_path / "user.creds").lstrip("/")).read_text() == secret
+
+
+def test_all_accounts_go_into_every_repository_with_their_files(
+    accounts: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml = tmp_path / "jetkeep.toml"
+    extra = f'\n[repositories.offsite]\nurl = "{tmp_path}/offsite"\nkeep = {{ last = 1 }}\n'
+    toml.write_text(toml.read_text() + f'include-files = ["{tmp_path}/server.conf"]\n' + extra)
+    # The second repository misses the first set, and is brought all of it with the next one.
+    (tmp_path / "offsite").write_text("in the way")
+    ask("backup", "--all-sources", "--label", "one", "--force-unsealed")
+    (tmp_path / "offsite").unlink()
+    ask("backup", "--all-sources", "--label", "two", "--force-unsealed")
+    sets = ask("info", "--repo", "offsite")["sets"]
+    assert {one["label"]: one["status"] for one in sets}["two"] == "complete"
+    assert all(one["status"] == "complete" for one in sets)
+    ask("extract", "two", str(tmp_path / "out"), "--repo", "offsite")
+    assert ask("verify", "--repo", "offsite")["findings"] == []

@@ -157,6 +157,9 @@ def test_a_second_repository_that_comes_back_is_brought_what_it_missed(
     assert state()["error"]["code"] == "store.no-credentials"
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
     assert (state()["behind"], state()["newest"]) == (["two", "three"], "one")
+    probes = json.loads(run("check", "--json", repo="", url=source).stdout)["probes"]
+    (told,) = (one for one in probes if one["name"] == "repository offsite")
+    assert told["what"].startswith("2 backups behind")
     assert state()["lag_seconds"] > 0
     report = back_up(source, "--label", "four")
     assert report["repositories"][1]["caught_up"] == ["two", "three"]

@@ -14,6 +14,7 @@ from msgspec import UNSET
 from jetkeep import __version__
 from jetkeep.assembly.manifest import Place
 from jetkeep.capture.files import store_files
+from jetkeep.capture.labels import refuse_label_of_set
 from jetkeep.capture.selection import select
 from jetkeep.capture.sharding import Shard
 from jetkeep.capture.stream import Captured, capture_stream
@@ -89,6 +90,8 @@ async def back_up(
         if options.shard:
             chosen = options.shard.of(chosen)
         label = await into.free_label(options.label, started)
+        if options.label and not options.part:
+            await refuse_label_of_set(into, options.label)
         previous = await into.newest_entries(options.source)
         outcome = _Outcome({}, {name: listing.why_unreachable(name) for name in chosen if name in unreachable})
         places = {name: Place(into, options.source, label, previous.get(name)) for name in chosen}

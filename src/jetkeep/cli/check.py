@@ -11,6 +11,7 @@ from jetkeep.cli.options import connection_options, output_options, repository_o
 
 if TYPE_CHECKING:
     from jetkeep.readiness import Readiness, Thresholds
+    from jetkeep.repository.repository import Repository
 
 
 @click.command("check")
@@ -104,7 +105,7 @@ class _What(NamedTuple):
 
 
 async def _check(repo: str | None, connection: dict[str, Any], what: _What) -> Readiness:
-    from jetkeep.cli.settings import open_repository, server_settings, store_of
+    from jetkeep.cli.settings import configuration, open_repository, server_settings, store_of
     from jetkeep.errors import JetkeepError, NoRepositoryError, UsageError
     from jetkeep.jetstream import connect
     from jetkeep.readiness import Level, Readiness, probe_repository, probe_server, probe_store
@@ -121,7 +122,7 @@ async def _check(repo: str | None, connection: dict[str, Any], what: _What) -> R
             readiness.fail("connect", error)
     if what.storing:
         await probe_store(store_of(repo), readiness, writing=not what.no_server, now_ns=time.time_ns)
-    if repo or what.no_server:
+    if repo or what.no_server or configuration().repositories:
         try:
             repository = await open_repository(repo)
             await probe_repository(
@@ -132,6 +133,8 @@ async def _check(repo: str | None, connection: dict[str, Any], what: _What) -> R
                 writing=not what.no_server,
                 now_ns=time.time_ns,
             )
+            if not repo:
+                await _others(repository, readiness)
         except UsageError:
             raise
         except NoRepositoryError as absent:
@@ -140,6 +143,18 @@ async def _check(repo: str | None, connection: dict[str, Any], what: _What) -> R
         except JetkeepError as error:
             readiness.fail("repository", error)
     return readiness
+
+
+async def _others(first: Repository, readiness: Readiness) -> None:
+    """How far the other repositories of the configuration are behind the first."""
+    from jetkeep.cli.lagging import other_states
+    from jetkeep.readiness import Level
+
+    backups, _ = await first.backups()
+    for one in await other_states(backups):
+        level = Level.OK if one.seconds == 0 else Level.CRITICAL if one.required else Level.WARNING
+        hint = (one.error.hint if one.error else "") or "the next `jetkeep backup` brings it, or `jetkeep copy`"
+        readiness.add(f"repository {one.name}", level, one.words(), "" if level is Level.OK else hint)
 
 
 def _text(readiness: Readiness, quiet: bool) -> None:

@@ -195,6 +195,11 @@ class Backup(Document):
         return moment_of(self.started_at)
 
     @property
+    def identity(self) -> tuple[str, str]:
+        """Equal for the same backup in every repository: the run that made it, else label and beginning."""
+        return (self.run, "") if self.run else (self.label, self.started_at)
+
+    @property
     def refs(self) -> list[ManifestRef]:
         """The objects that it names: its streams' manifests, and the archive of its files."""
         found = [entry.manifest for entry in self.streams]

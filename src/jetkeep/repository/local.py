@@ -59,9 +59,10 @@ class LocalStore:
                 self._pending.file(path)
 
     async def replace(self, key: str, data: bytes) -> None:
-        """Put a file whether or not it is there, atomically; for leases."""
+        """Put a file whether or not it is there, atomically; see Store.replace."""
         path = self._path(key)
         await self._do("write", key, lambda: disk.replace(self._root, path, data))
+        self._pending.folder(path.parent)
 
     async def sync(self) -> None:
         """Make every waiting file, its folder, and deletions durable."""

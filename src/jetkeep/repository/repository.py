@@ -35,7 +35,7 @@ from jetkeep.repository.documents import (
     difference,
 )
 from jetkeep.repository.index import LOOSE, BackupIndex
-from jetkeep.repository.leases import Lease, LeaseClock, rfc3339
+from jetkeep.repository.leases import Lease, LeaseClock, lease_if_possible, rfc3339
 from jetkeep.repository.locking import Sharing
 from jetkeep.repository.names import check_label, check_source
 from jetkeep.repository.store import ObjectInfo, Store, create_surely, side_by_side
@@ -426,13 +426,19 @@ class Repository:
 
         return needs_of(await self._read_proven(ref.key, ref.sha256, ref.bytes), ref.key)
 
-    async def prove(self, ref: ManifestRef) -> None:
-        """Compare a stored object with its digest, sealed as it may be.
+    async def prove(self, ref: ManifestRef | SegmentRef) -> bytes:
+        """A stored object, sealed as it may be, once it was compared with its digest.
 
         Raises:
             BadDataError: it is damaged or absent.
         """
-        await self._read_proven(ref.key, ref.sha256, ref.bytes)
+        return await self._read_proven(ref.key, ref.sha256, ref.bytes)
+
+    def protecting(
+        self, backups: Sequence[Backup], *, now_ns: LeaseClock
+    ) -> contextlib.AbstractAsyncContextManager[Lease | None]:
+        """Keep `expire` from backups while the block runs; where nothing may be written, None: without that protection."""
+        return lease_if_possible(self.store, "read", now_ns=now_ns, labels=[one.label for one in backups])
 
     async def _read_opened(self, ref: SegmentRef | ManifestRef, backup: Backup | None = None) -> bytes:
         data = await self._read_proven(ref.key, ref.sha256, ref.bytes)

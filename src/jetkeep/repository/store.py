@@ -55,7 +55,10 @@ class Store(Protocol):
         ...
 
     async def replace(self, key: str, data: bytes) -> None:
-        """Put an object whether or not the key is taken; for leases only, by their owner."""
+        """Put an object whether or not the key is taken, durably with the next `sync`.
+
+        For leases, by their owner, and for damaged objects, by the bytes that their digest is of.
+        """
         ...
 
     async def sync(self) -> None:

@@ -73,6 +73,21 @@ class Vault:
             return seal_object(data, run, self._repository, bound, needs)
         return await asyncio.to_thread(seal_object, data, run, self._repository, bound, needs)
 
+    async def seal_again(self, data: bytes, key: str, wrapped: str, needs: Sequence[ManifestRef] = ()) -> memoryview:
+        """The object under `key` as the run with this wrapped key (base64) sealed it, from its plain bytes.
+
+        Raises:
+            AccessDeniedError: nobody with its key is here.
+            BadDataError: it is no such key.
+        """
+        await self.keyring()
+        try:
+            raw = base64.b64decode(wrapped, validate=True)
+        except ValueError:
+            raise damaged(key, "its run's key cannot be read") from None
+        run = RunKey(self._unwrap(raw), raw)
+        return await asyncio.to_thread(seal_object, data, run, self._repository, layout.bound_name(key), needs)
+
     async def open(self, data: bytes, key: str, backup: Backup | None = None) -> bytes:
         """The plain bytes of the object under `key`; sealed by the run that made `backup`, where that is given.
 
