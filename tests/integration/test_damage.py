@@ -184,7 +184,7 @@ def test_what_a_newer_version_wrote_is_refused_by_name(sound: Path, tmp_path: Pa
     shutil.copytree(sound, repo)
     path = repo / "backups" / "damaged.json"
     body = json.loads(path.read_bytes())["body"]
-    path.write_bytes(encoding.seal({**body, "features": ["sealed"]}))
+    path.write_bytes(encoding.seal({**body, "features": ["woven"]}))
     done = run("cat", "ORDERS", "--backup", "damaged", repo=repo, check=30)
-    assert "sealed" in done.stderr
+    assert "woven" in done.stderr
     assert "data.format" in done.stderr
