@@ -56,7 +56,7 @@ def command(
     from jetkeep.cli.messages import JsonPrinter, MessagePrinter, RawPrinter, TextPrinter
     from jetkeep.cli.ranges import moment, sequence_range
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import open_repository
+    from jetkeep.cli.settings import open_to_read
     from jetkeep.errors import JetkeepError
     from jetkeep.repository.documents import Backup
 
@@ -72,7 +72,7 @@ def command(
         return RawPrinter(sys.stdout.buffer) if raw else TextPrinter(headers)
 
     async def operation() -> int:
-        repository = await open_repository(repo)
+        repository = await open_to_read(repo)
         backup = await find_backup(repository, label, [escape(stream)], source)
         async with reading(repository, backup, now_ns=time.time_ns):
             manifest = (await choose_streams(repository, backup, [escape(stream)]))[0].manifest

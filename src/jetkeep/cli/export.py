@@ -47,11 +47,11 @@ def command(
     from jetkeep.catalog import choose_streams, find_backup, reading
     from jetkeep.cli.progress import progress
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import open_repository
+    from jetkeep.cli.settings import open_to_read
     from jetkeep.interchange.exporting import export_stream
 
     async def operation() -> ExportReport:
-        repository = await open_repository(repo)
+        repository = await open_to_read(repo, quiet=quiet)
         backup = await find_backup(repository, label, [escape(stream)], source)
         async with reading(repository, backup, now_ns=time.time_ns):
             manifest = (await choose_streams(repository, backup, [escape(stream)]))[0].manifest

@@ -32,11 +32,11 @@ def command(label: str, directory: Path, repo: str | None, source: str | None, a
     from jetkeep.catalog import find_point, reading
     from jetkeep.cli.render import document, say
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import open_repository
+    from jetkeep.cli.settings import open_to_read
     from jetkeep.errors import UsageError
 
     async def operation() -> tuple[str, list[Path]]:
-        repository = await open_repository(repo)
+        repository = await open_to_read(repo, quiet=quiet)
         point = await find_point(repository, label, (), source)
         holding = [one for one in point.backups if one.files and one.files.archive]
         if not holding:

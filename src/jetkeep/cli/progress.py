@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -99,3 +99,15 @@ def _bars() -> Iterator[Emit]:
                 bars.remove_task(tasks.pop(key))  # type: ignore[arg-type]
 
         yield emit
+
+
+def notices(quiet: bool) -> Callable[[str], None]:
+    """Takes a notice for stderr at any time, also while bars are shown."""
+
+    def tell(words: str) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"note: {words}\n")
+        else:
+            _Lines(sys.stderr)(Notice(words))
+
+    return (lambda words: None) if quiet else tell

@@ -102,12 +102,12 @@ async def _restore(
     from jetkeep.catalog import choose_streams, find_point, reading
     from jetkeep.cli.progress import progress
     from jetkeep.cli.render import document
-    from jetkeep.cli.settings import open_repository, server_settings
+    from jetkeep.cli.settings import open_to_read, server_settings
     from jetkeep.jetstream import connect
     from jetkeep.restore.run import plan_restore, restore
 
     settings = server_settings(connection)
-    repository = await open_repository(repo)
+    repository = await open_to_read(repo, quiet=quiet)
     point = await find_point(repository, label, streams, source)
     async with reading(repository, *point.backups, now_ns=time.time_ns) as held, connect(settings) as js:
         chosen = await choose_streams(repository, point, streams, exclude)

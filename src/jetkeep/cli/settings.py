@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -130,6 +131,18 @@ async def open_repository(repo: str | None, *, read: bool = True) -> Repository:
 
     credentials = _credentials() if read else None
     return await Repository.open(store_of(repo), credentials=credentials, pinned=_table(repo).sealed_to)
+
+
+async def open_to_read(repo: str | None, *, quiet: bool = False) -> Repository:
+    """The repository at `--repo`; without it the first of the configuration, with the others behind it for what it cannot give."""
+    from jetkeep.cli.progress import notices
+    from jetkeep.repository.failover import Failover, Source
+
+    names = list(configuration().repositories)
+    if repo or len(names) < 2:
+        return await open_repository(repo)
+    sources = [Source(name, partial(open_repository, name)) for name in names]
+    return await Failover.begin(sources, tell=notices(quiet), now_ns=time.time_ns)
 
 
 async def open_or_create_repository(repo: str | None) -> Repository:
