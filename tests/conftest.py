@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # What set-up prefetched; before jetkeep is imported, because it is a default everywhere.
 os.environ.setdefault("JETKEEP_CACHE", str(Path(__file__).parent.parent / ".servers"))
@@ -29,6 +30,10 @@ os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.environ["AWS_CONFIG_FILE"] = "/no
 from jetkeep.sandbox import Sandbox, SandboxCluster  # noqa: E402
 from tests.object_stores.seaweed import Bucket, Seaweed  # noqa: E402
 from tests.versions import NEWEST, VERSIONS  # noqa: E402
+
+# A machine that is busy with servers is slow at making examples: that says nothing of the code.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 class StartServer(Protocol):
