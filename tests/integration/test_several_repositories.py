@@ -15,7 +15,7 @@ from tests.backing_up import run
 from tests.conftest import StartServer
 from tests.object_stores.seaweed import Bucket
 from tests.publisher import Publisher
-from tests.repositories import read_back
+from tests.repositories import files, read_back
 
 
 async def publish(url: str) -> None:
@@ -192,3 +192,83 @@ def test_copy_fills_what_is_missing_between_the_repositories_of_the_configuratio
     monkeypatch.delenv("JETKEEP_CONFIG")
     back = json.loads(run("copy", "--json", "--from", bucket.url, "--to", str(tmp_path / "b"), repo="").stdout)
     assert back["targets"][0]["copied"] == ["before"]
+
+
+@pytest.fixture
+def two_copies(source: str, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A source whose backup is in a local directory, and encrypted in a bucket."""
+    key = tmp_path / "identity"
+    recipient = run("key", "new", str(key), repo="").stdout.strip()
+    monkeypatch.setenv("JETKEEP_IDENTITY", str(key))
+    configured(tmp_path, monkeypatch, bucket.url, **{"encrypt-to": f"['{recipient}']"})
+    back_up(source, "--label", "one")
+    return source
+
+
+def flip_all(folder: Path, pattern: str) -> None:
+    for path in folder.rglob(pattern):
+        data = path.read_bytes()
+        path.write_bytes(data[:40] + bytes([data[40] ^ 1]) + data[41:])
+
+
+@pytest.mark.parametrize("what", ["*.parquet", "*.json.zst", "one.json", "jetkeep.json"])
+def test_what_the_first_lost_is_restored_from_the_second_and_told(
+    two_copies: str, tmp_path: Path, start_server: StartServer, what: str
+) -> None:
+    flip_all(tmp_path / "local", what)
+    target = asyncio.run(start_server()).url
+    done = run("restore", "ORDERS", "--json", repo="", url=target)
+    (stream,) = json.loads(done.stdout)["streams"]
+    assert (stream["status"], stream["messages"]) == ("restored", 300)
+    assert "offsite" in done.stderr
+    printed = run("cat", "ORDERS", "--seq", "17", "--json", repo="")
+    assert len(json.loads(printed.stdout)["messages"]) == 1
+    assert printed.stderr.count("notice=") >= 1
+    # Whoever names a repository means that one.
+    assert run("cat", "ORDERS", "--seq", "17", "--repo", "local", repo="", check=None).returncode == 30
+
+
+@pytest.mark.parametrize("what", ["*.parquet", "*.json.zst", "one.json"])
+def test_verify_says_where_a_damaged_object_is_sound_and_repair_brings_it_back(
+    two_copies: str, tmp_path: Path, what: str
+) -> None:
+    before = files(tmp_path / "local")
+    flip_all(tmp_path / "local", what)
+    assert "--repair brings it back" in run("verify", repo="", check=30).stdout
+    report = json.loads(run("verify", "--repair", "--json", repo="").stdout)
+    assert report["sound"]
+    assert all(one["done"] for one in report["repairs"])
+    assert files(tmp_path / "local") == before
+
+
+def test_a_damaged_object_in_the_bucket_is_sealed_again_from_the_local_copy(
+    two_copies: str, bucket: Bucket, tmp_path: Path
+) -> None:
+    async def objects() -> dict[str, bytes]:
+        store = store_at(bucket.url)
+        return {
+            info.key: await store.read(info.key, info.size)
+            async for info in store.list("")
+            if "leases/" not in info.key
+        }
+
+    async def harm(keys: list[str]) -> None:
+        store = store_at(bucket.url)
+        for at, key in enumerate(keys):
+            await (store.delete(key) if at % 2 else store.replace(key, b"rotten"))
+
+    before = asyncio.run(objects())
+    segments = [key for key in before if key.endswith(".parquet.sealed")]
+    manifests = [key for key in before if key.endswith(".zst.sealed")]
+    for keys in (segments, manifests):
+        assert keys
+        asyncio.run(harm(keys))
+        report = json.loads(run("verify", "--repair", "--repo", "offsite", "--json", repo="").stdout)
+        assert {one["key"] for one in report["repairs"] if one["done"]} == set(keys)
+        assert asyncio.run(objects()) == before
+
+
+def test_repair_without_another_repository_says_what_is_needed(tmp_path: Path, source: str) -> None:
+    run("backup", repo=tmp_path / "alone", url=source)
+    refused = run("verify", "--repair", "--json", repo=tmp_path / "alone", check=2)
+    assert json.loads(refused.stdout)["error"]["code"] == "usage.no-repo"

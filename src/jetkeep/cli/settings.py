@@ -187,14 +187,19 @@ def other_repositories(first: str | None) -> list[str]:
     Raises:
         UsageError: there is none.
     """
-    names = list(configuration().repositories)
-    if others := [one for one in names if one != (first or names[0])]:
+    if others := others_if_any(first):
         return others
     raise UsageError(
-        "no repository to copy to was named",
+        "no other repository was named",
         code="usage.no-repo",
-        hint="give --to, or name a second repository in the configuration (--config)",
+        hint="give --to or --from, or name a second repository in the configuration (--config)",
     )
+
+
+def others_if_any(first: str | None) -> list[str]:
+    """The names of all configured repositories but this one (without it, the first)."""
+    names = list(configuration().repositories)
+    return [one for one in names if one != (first or names[0])]
 
 
 async def open_all(repo: str | None) -> FanOut:

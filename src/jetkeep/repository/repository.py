@@ -223,7 +223,7 @@ class Repository:
         if self.vault:
             suffix = layout.SEALED
             data = await self.vault.seal(data, layout.bound_name(key_of("0" * 16, 1)), needs)
-        digest = await _digest(data)
+        digest = await digest_of(data)
         key = await self._put(data, digest, lambda copy: key_of(digest, copy) + suffix)
         return key, digest, len(data)
 
@@ -463,12 +463,13 @@ class Repository:
             raise refusals.missing(key) from None
         if len(data) < size:
             raise encoding.damaged(key, f"it is cut: {len(data)} of {size} bytes are there", "truncated")
-        if await _digest(data) != digest:
+        if await digest_of(data) != digest:
             raise encoding.damaged(key, "its bytes do not have the digest that is stated for them")
         return data
 
 
-async def _digest(data: bytes | memoryview) -> str:
+async def digest_of(data: bytes | memoryview) -> str:
+    """SHA-256, as documents state it."""
     if len(data) < 64 * 1024:  # a thread costs more
         return hashlib.sha256(data).hexdigest()
     return await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
