@@ -15,6 +15,8 @@ import pytest
 
 from jetkeep.errors import AccessDeniedError, UsageError
 from jetkeep.expire import ExpireReport, expire
+from jetkeep.repair import repair
+from jetkeep.replicate import copy_backups
 from jetkeep.repository import layout, locking
 from jetkeep.repository.address import StoreOptions, store_at
 from jetkeep.repository.leases import lease
@@ -374,3 +376,20 @@ async def secrets_in(url: str) -> None:
     async with Publisher(url) as publisher:
         await publisher.create("VAULT", storage="file", subjects=["safe.>"])
         await publisher.store_all(("safe.left", b"the combination is %d" % at, b"") for at in range(200))
+
+
+@pytest.mark.parametrize("days", [None, 2])
+async def test_a_damaged_object_is_repaired_in_a_locked_bucket_and_is_locked_again(
+    locked: str, tmp_path: Path, days: int | None
+) -> None:
+    place = store(locked, days)
+    repository = await new_repository(place)
+    await take(repository, "one", STREAMS)
+    there = await new_repository(tmp_path)
+    await copy_backups(repository, there, emit=quiet, now_ns=time.time_ns)
+    (key,) = [one for one in await listed(locked) if "00001-" in one]
+    await store(locked).replace(key, b"rotten")
+    (done,) = await repair(repository, [there], {key: ["one"]}, write=True, emit=quiet, now_ns=time.time_ns)
+    assert done.done
+    assert await sound(locked) == {"one"}
+    assert (await place.retention(key) is not None) == bool(days)

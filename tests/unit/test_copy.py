@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from jetkeep.errors import JetkeepError, UsageError
-from jetkeep.replicate import CopyReport, copy_backups
+from jetkeep.errors import JetkeepError, LockedError, UsageError
+from jetkeep.expire import expire
+from jetkeep.replicate import SEGMENTS_AT_ONCE, CopyReport, copy_backups
+from jetkeep.repository.local import LocalStore
 from jetkeep.repository.repository import Repository
+from jetkeep.retention import Policy
 from jetkeep.verify import verify
-from tests.repositories import BEGAN, new_repository, read_back, some_streams, take
+from tests.repositories import BEGAN, Stream, new_repository, orders, read_back, some_streams, take
 from tests.restoring import quiet
-from tests.simulation.faulty import Call, Crash, FaultyStore
+from tests.simulation.faulty import CRASHES, Call, Crash, FaultyStore
 
 
 async def copy(source: Repository, target: Repository, *labels: str) -> CopyReport:
@@ -101,7 +106,7 @@ async def test_a_copy_that_dies_at_any_call_leaves_whole_backups_and_the_next_on
         await new_repository(root)
 
         def fault(call: Call, at: int = at) -> str | None:
-            return ("crash_before", "crash_after")[at % 2] if call.number == (at + 1) // 2 else None
+            return CRASHES[at % 5] if call.number == (at + 1) // 2 else None  # each call dies in two of the ways
 
         died = False
         try:
@@ -117,11 +122,18 @@ async def test_a_copy_that_dies_at_any_call_leaves_whole_backups_and_the_next_on
     assert at > 40
 
 
-@pytest.mark.parametrize("fault", ["refuse", "fail", "lose_answer", "lose_request", "flip_bit", "cut"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "fail",
+        "lose_answer",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("refuse", "lose_request", "flip_bit", "cut")),
+    ],
+)
 async def test_a_fault_at_any_call_ends_in_an_error_or_in_a_whole_copy(tmp_path: Path, fault: str) -> None:
     source = await three(tmp_path / "a")
-    at, calls = 0, 1
-    while at < calls:
+    at, reached = 0, True
+    while reached:
         at += 1
         root = tmp_path / f"b{at}"
         await new_repository(root)
@@ -130,7 +142,7 @@ async def test_a_fault_at_any_call_ends_in_an_error_or_in_a_whole_copy(tmp_path:
             report = await copy(source, await Repository.open(store))
         except JetkeepError:
             report = None
-        calls = max(calls, len(store.calls))
+        reached = len(store.calls) >= at
         target = await new_repository(root)
         there = await labels(target)
         if report is not None and not report.failed:
@@ -138,3 +150,98 @@ async def test_a_fault_at_any_call_ends_in_an_error_or_in_a_whole_copy(tmp_path:
         assert (await verify(target, emit=quiet)).sound, at
         assert not (await copy(source, target)).failed, at
         assert await labels(target) == ["one", "two", "three"], at
+    assert at > 40
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "fail",
+        "flip_bit",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("crash_before", "refuse", "stale_list", "cut")),
+    ],
+)
+async def test_a_source_that_fails_at_any_call_never_gives_a_backup_that_is_not_sound(
+    tmp_path: Path, fault: str
+) -> None:
+    await three(tmp_path / "a")
+    at, reached = 0, True
+    while reached:
+        at += 1
+        target = await new_repository(tmp_path / f"b{at}")
+        store = FaultyStore(tmp_path / "a", lambda call, at=at: fault if call.number == at else None)  # type: ignore[misc]
+        report = None
+        with contextlib.suppress(Crash, JetkeepError, BaseExceptionGroup):
+            report = await copy(await Repository.open(store), target)
+        reached = len(store.calls) >= at
+        if report is not None and fault != "stale_list":
+            assert {*report.copied, *(one.split("/")[-1].removesuffix(".json") for one in report.failed)} == {
+                "one",
+                "two",
+                "three",
+            }, at
+        there = await new_repository(tmp_path / f"b{at}")
+        assert (await verify(there, emit=quiet)).sound, at
+        assert not (await copy(await Repository.open(LocalStore(tmp_path / "a")), there)).failed, at
+        assert await labels(there) == ["one", "two", "three"], at
+    assert at > 20
+
+
+async def test_two_copies_at_once_and_an_expire_in_both_repositories_harm_nothing(tmp_path: Path) -> None:
+    source, target = await three(tmp_path / "a"), await new_repository(tmp_path / "b")
+    again = await Repository.open(LocalStore(tmp_path / "b"))
+
+    async def let_go(repository: Repository) -> None:
+        with contextlib.suppress(LockedError):
+            await expire(repository, Policy(last=9), now_ns=time.time_ns, emit=quiet, grace_ns=-(10**9))
+
+    reports = await asyncio.gather(copy(source, target), copy(source, again), let_go(source), let_go(target))
+    done = [one for one in reports if one is not None]
+    for report in done:
+        assert set(report.copied) | set(report.present) | set(report.failed) == {"one", "two", "three"}
+        assert {one.code for one in report.failed.values()} <= {"usage.label-taken"}
+    assert await labels(target) == ["one", "two", "three"]
+    assert (await verify(target, emit=quiet)).sound
+
+
+async def test_an_expire_of_the_source_leaves_what_is_being_copied(tmp_path: Path) -> None:
+    source = await three(tmp_path / "a")
+    await new_repository(tmp_path / "b")
+    held: list[list[str]] = []
+
+    class Watched(LocalStore):
+        async def create(self, key: str, data: bytes | memoryview, *, durable: bool = True) -> None:
+            if key.endswith(".parquet") and not held:
+                held.append([])
+                report = await expire(source, Policy(last=1), now_ns=time.time_ns, emit=quiet, grace_ns=-(10**9))
+                held[0] = report.held
+                assert "one" not in report.expired
+            await super().create(key, data, durable=durable)
+
+    report = await copy(source, await Repository.open(Watched(tmp_path / "b")), "one")
+    assert report.copied == ["one"]
+    assert held == [["one"]]
+
+
+async def test_no_more_than_a_few_segments_are_in_memory(tmp_path: Path) -> None:
+    source = await new_repository(tmp_path / "a")
+    await take(source, "one", {"A": Stream([orders(at, at + 1) for at in range(1, 80, 2)])})
+    await new_repository(tmp_path / "b")
+    under_way, most = set[str](), 0
+
+    class Slow(LocalStore):
+        async def read(self, key: str, max_bytes: int) -> bytes:
+            nonlocal most
+            under_way.add(key) if key.endswith(".parquet") else None
+            most = max(most, len(under_way))
+            return await super().read(key, max_bytes)
+
+    class Target(LocalStore):
+        async def create(self, key: str, data: bytes | memoryview, *, durable: bool = True) -> None:
+            await asyncio.sleep(0.001)
+            await super().create(key, data, durable=durable)
+            under_way.discard(key)
+
+    begin = await Repository.open(Slow(tmp_path / "a"))
+    assert (await copy(begin, await Repository.open(Target(tmp_path / "b")))).copied == ["one"]
+    assert 1 < most <= SEGMENTS_AT_ONCE

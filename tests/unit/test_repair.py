@@ -193,7 +193,10 @@ async def test_a_sealed_repository_is_not_searched_without_an_identity(tmp_path:
     assert refused.value.code == "key.locked"
 
 
-@pytest.mark.parametrize("fault", ["crash_before", "crash_after", "fail", "lose_answer"])
+@pytest.mark.parametrize(
+    "fault",
+    ["crash_before", "crash_after", *(pytest.param(one, marks=pytest.mark.slow) for one in ("fail", "lose_answer"))],
+)
 async def test_a_repair_that_dies_at_any_call_makes_nothing_worse_and_the_next_one_ends_it(
     tmp_path: Path, fault: str
 ) -> None:
