@@ -29,6 +29,7 @@ from jetkeep.repository.documents import (
     StreamEntry,
     Tool,
 )
+from jetkeep.repository.fanout import FanOut
 from jetkeep.repository.leases import lease
 from jetkeep.repository.local import LocalStore
 from jetkeep.repository.repository import Repository
@@ -88,25 +89,37 @@ async def take(
         await held.wait_for_expire(patience_s=5)
         entries = [await put(repository, source, label, name, one) for name, one in sorted(streams.items())]
         entries += [StreamEntry(name=name, status="failed") for name in failed]
-        backup = Backup(
-            repository=repository.id,
-            label=label,
-            source=source,
-            started_at=started.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            finished_at=(started + timedelta(seconds=5)).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            status="partial" if failed else "complete",
-            tool=Tool(name="jetkeep", version="0"),
-            server=ServerFacts(),
-            host="here",
-            tags=list(tags),
-            selection=Selection(include=list(include), exclude=[], total=len(entries)),
-            streams=entries,
-            set=set,
-        )
+        backup = backup_of(entries, label, started, source, tags, include)
+        backup.repository, backup.set = repository.id, set
         return await repository.commit(backup, held, relabel=relabel)
 
 
-async def put(repository: Repository, source: str, label: str, name: str, stream: Stream) -> StreamEntry:
+def backup_of(
+    entries: list[StreamEntry],
+    label: str,
+    started: datetime,
+    source: str = "nats",
+    tags: Sequence[str] = (),
+    include: Sequence[str] = (),
+) -> Backup:
+    """The document of a backup that began then, of no repository yet."""
+    return Backup(
+        repository="",
+        label=label,
+        source=source,
+        started_at=started.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        finished_at=(started + timedelta(seconds=5)).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        status="partial" if any(one.status == "failed" for one in entries) else "complete",
+        tool=Tool(name="jetkeep", version="0"),
+        server=ServerFacts(),
+        host="here",
+        tags=list(tags),
+        selection=Selection(include=list(include), exclude=[], total=len(entries)),
+        streams=entries,
+    )
+
+
+async def put(repository: Repository | FanOut, source: str, label: str, name: str, stream: Stream) -> StreamEntry:
     """Write a stream's segments and manifest."""
     refs = [await put_run(repository, source, name, stream.timeline, run) for run in stream.runs]
     manifest = manifest_of(source, label, name, stream, refs)
@@ -128,7 +141,9 @@ async def put(repository: Repository, source: str, label: str, name: str, stream
     )
 
 
-async def put_run(repository: Repository, source: str, name: str, timeline: str, run: Sequence[Message]) -> SegmentRef:
+async def put_run(
+    repository: Repository | FanOut, source: str, name: str, timeline: str, run: Sequence[Message]
+) -> SegmentRef:
     """Write one segment."""
     writer = SegmentWriter()
     writer.add(MessageBatch.of(run))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jetkeep.catalog import proven_segment
-from jetkeep.errors import JetkeepError, LockedError, UsageError
+from jetkeep.errors import JetkeepError, LockedError
 from jetkeep.model import Emit, StreamAdvanced, StreamBegan, StreamEnded
 from jetkeep.repository import refusals
 from jetkeep.repository.documents import Backup, Manifest, SegmentRef, StreamEntry
@@ -65,12 +65,7 @@ async def copy_backups(
     """
     began = time.monotonic()
     if source.id == target.id:
-        raise UsageError(
-            f"{source.url} and {target.url} are the same repository, or a copy of its files",
-            code="usage.same-repository",
-            means="nothing was copied",
-            hint="choose another target; a copy of the files needs no `jetkeep copy`",
-        )
+        raise refusals.same_repository(source.url, target.url)
     report = CopyReport()
     member = Member("", target.url, target)
     async with (

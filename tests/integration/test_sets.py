@@ -47,6 +47,7 @@ def accounts(start_server: StartServer, tmp_path: Path, monkeypatch: pytest.Monk
 
     server = asyncio.run(prepared())
     (tmp_path / "server.conf").write_text("port: 4222\n")
+    monkeypatch.setenv("EAST_PASSWORD", "e")
     monkeypatch.setenv("WEST_PASSWORD", "w")
     configure(tmp_path, server.url, server.url, monkeypatch)
     return server
@@ -60,12 +61,12 @@ def configure(tmp_path: Path, east: str, west: str, monkeypatch: pytest.MonkeyPa
         [sources.east]
         server = "{east}"
         user = "east"
-        password = "e"
+        password = "env://EAST_PASSWORD"
         timeout = "2s"
         [sources.west]
         server = "{west}"
         user = "west"
-        password = "w"
+        password = "env://WEST_PASSWORD"
         timeout = "2s"
         streams = ["*ORDERS", "WEST_*"]
         """

@@ -88,6 +88,11 @@ def test_the_variable_names_the_file_and_the_flag_wins(tmp_path: Path) -> None:
         ("[repositories.'a b']\nurl='x'", "that is no name", "letters"),
         ("repositories = 3", "repositories is no table", "[repositories.NAME]"),
         ("[repositories", "is no TOML", "quotes"),
+        ("[repositories.a]\nurl='/x'\n[repositories.b]\nurl='/x/'", "a and b are both at", "place of its own"),
+        ("[sources.a]\npassword='hunter2'", "a secret at sources.a.password", "env://NAME"),
+        ("[sources.a]\ntoken='hunter2'", "a secret at sources.a.token", "env://NAME"),
+        ("[sources.a]\nserver='nats://h,nats://me:hunter2@h'", "a secret at sources.a.server", "beside the URL"),
+        ("[repositories.a]\nurl='x'\nstore-options={secret_access_key='hunter2'}", "secret_access_key", "file://PATH"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, what: str, hint: str) -> None:
@@ -96,6 +101,17 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, what: str, 
     assert refused.value.code == "usage.config"
     assert what in refused.value.what
     assert hint in refused.value.hint
+    assert "hunter2" not in str(refused.value.to_dict())
+
+
+def test_secrets_are_referred_to_and_what_is_none_may_stand_there(tmp_path: Path) -> None:
+    said = (
+        "{ secret_access_key = 'env://K', sse_kms_key_id = 'x', sse_bucket_key_enabled = 'true', skip_signature = 'y' }"
+    )
+    text = f"[repositories.a]\nurl='x'\nstore-options={said}\n[sources.s]\npassword='file:///run/pw'\nnkey='/run/seed'"
+    config = load_config(written(tmp_path, text))
+    assert len(config.repositories["a"].store_options) == 4
+    assert config.sources["s"].password == "file:///run/pw"
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:

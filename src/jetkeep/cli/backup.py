@@ -173,21 +173,25 @@ def _print_repositories(members: list[Member]) -> None:
 
     for member in members:
         if member.committed is None:
-            _print_missed(member)
+            _print_missed(member, members)
         if member.caught_up:
             say(f"repository {member.name} was brought what it missed: {', '.join(member.caught_up)}")
         for name, failure in member.behind.items():
             say(f"repository {member.name} still misses {name}: {failure.what}  [{failure.code}]")
 
 
-def _print_missed(member: Member) -> None:
+def _print_missed(member: Member, members: list[Member]) -> None:
     from jetkeep.cli.render import say
 
     kind = "required" if member.required else "optional"
     assert member.failure
     say(f"repository {member.name} ({kind}) does NOT have this backup: {member.failure.what}  [{member.failure.code}]")
     hint = f"{member.failure.hint}; " if member.failure.hint else ""
-    say(f"  do: {hint}the next backup brings what is missing")
+    then = "the next backup brings what is missing"
+    if member is members[0]:
+        there = next(one.name for one in members if one.committed)
+        then = f"then `jetkeep copy --from {there} --to {member.name}` brings what is missing"
+    say(f"  do: {hint}{then}")
 
 
 def _print_json(report: BackupReport) -> None:

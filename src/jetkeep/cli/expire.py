@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,8 +11,9 @@ import click
 from jetkeep.cli.options import output_options, repository_options
 
 if TYPE_CHECKING:
+    from jetkeep.errors import JetkeepError
     from jetkeep.expire import ExpireReport
-    from jetkeep.repository.repository import Repository
+    from jetkeep.retention import Policy
 
 
 @click.command("expire")
@@ -42,7 +44,8 @@ def command(
 ) -> int:
     """Let go of backups that no rule keeps. Pins and the newest complete backup always stay.
 
-    Without a rule, and without --repo: each repository of the configuration that says what it keeps, by its own rules.
+    Without a rule, and without --repo: each repository of the configuration that says what it keeps, by its own rules; one
+    that fails does not stop the others.
     Periods are those of UTC. What a running restore or backup needs stays until the next run.
 
     \b
@@ -51,33 +54,70 @@ def command(
       jetkeep expire --config jetkeep.toml
       jetkeep expire --keep-within 30d --keep-tag release --repo /backups
     """
-    from jetkeep.cli.progress import progress
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import open_repository, policy_of, repositories_to_expire
-    from jetkeep.expire import expire
     from jetkeep.retention import Policy
 
     policy = Policy(
         keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, keep_within, tuple(keep_tags)
     )
+    done = run(_expire_all(repo, policy, dry_run, quiet))
+    _json(done) if as_json else _print_all(done)
+    return next((one.error.exit_status for one in done if one.error and one.required), 0)
 
-    async def operation() -> list[tuple[Repository, ExpireReport]]:
-        done = []
-        for name in repositories_to_expire(repo):
-            repository = await open_repository(name)
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What was done in one repository, or why nothing was."""
+
+    name: str
+    url: str
+    required: bool
+    repository: str | None = None
+    report: ExpireReport | None = None
+    error: JetkeepError | None = None
+
+
+async def _expire_all(repo: str | None, policy: Policy, dry_run: bool, quiet: bool) -> list[_Done]:
+    """Each repository, whatever becomes of the others.
+
+    Raises:
+        JetkeepError: nothing was done anywhere: the first one's error.
+    """
+    from jetkeep.cli.progress import progress
+    from jetkeep.cli.settings import configuration, open_repository, policy_of, repositories_to_expire
+    from jetkeep.errors import JetkeepError
+    from jetkeep.expire import expire
+
+    config, done = configuration(), []
+    for name in repositories_to_expire(repo):
+        table = config.repositories.get(name or next(iter(config.repositories), ""))
+        one = _Done(name or "", table.url if table else repo or "", not name or not table or config.required(name))
+        try:
+            repository = await open_repository(name, read=False)
             with progress(quiet) as emit:
                 own = policy_of(name) if policy.empty else policy
                 report = await expire(repository, own, now_ns=time.time_ns, emit=emit, dry_run=dry_run)
-            done.append((repository, report))
-        return done
+        except JetkeepError as failure:
+            done.append(replace(one, error=failure))
+        else:
+            done.append(replace(one, url=repository.url, repository=repository.id, report=report))
+    if not any(one.report for one in done):
+        raise next(one.error for one in done if one.error)
+    return done
 
-    done = run(operation())
-    if as_json:
-        _json(done)
-        return 0
-    for repository, report in done:
-        _print(report, repository.url if len(done) > 1 else "")
-    return 0
+
+def _print_all(done: list[_Done]) -> None:
+    from jetkeep.cli.render import say
+
+    for one in done:
+        if one.report:
+            _print(one.report, one.url if len(done) > 1 else "")
+        elif one.error:
+            kind = "required" if one.required else "optional"
+            say(f"{one.url}:")
+            say(f"nothing was done in repository {one.name} ({kind}): {one.error.what}  [{one.error.code}]")
+            if one.error.hint:
+                say(f"  do: {one.error.hint}")
 
 
 def _print(report: ExpireReport, url: str) -> None:
@@ -116,18 +156,24 @@ def _until(until_ns: int | None) -> str:
     return f"the store keeps it until {time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime(until_ns // 10**9 + 1))}, then it can go"
 
 
-def _json(done: list[tuple[Repository, ExpireReport]]) -> None:
+def _json(done: list[_Done]) -> None:
     from jetkeep.cli.render import document
 
-    document("jetkeep.expire/1", {"repositories": [_document(*one) for one in done]})
+    document("jetkeep.expire/1", {"repositories": [_document(one) for one in done]})
 
 
-def _document(repository: Repository, report: ExpireReport) -> dict[str, Any]:
+def _document(one: _Done) -> dict[str, Any]:
+    head = {"repository": one.repository, "url": one.url, "required": one.required}
+    if one.report is None:
+        assert one.error
+        return {**head, "error": one.error.to_dict()}
+    return {**head, **_report(one.report)}
+
+
+def _report(report: ExpireReport) -> dict[str, Any]:
     from jetkeep.repository.leases import rfc3339
 
     return {
-        "repository": repository.id,
-        "url": repository.url,
         "dry_run": report.dry_run,
         "backups": [
             {

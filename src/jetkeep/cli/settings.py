@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jetkeep.cli.options import CONFIG, IDENTITY
-from jetkeep.errors import JetkeepError, UsageError
+from jetkeep.errors import UsageError
 
 if TYPE_CHECKING:
     from jetkeep.config import ConnectionSettings
@@ -109,7 +109,10 @@ def _credentials() -> Credentials | None:
 
 
 def _options(table: RepositoryTable) -> StoreOptions:
+    import os
+
     from jetkeep.config.connection import seconds
+    from jetkeep.config.secrets import literal
     from jetkeep.repository.address import StoreOptions
 
     return StoreOptions(
@@ -121,7 +124,7 @@ def _options(table: RepositoryTable) -> StoreOptions:
         lock_mode=table.lock.mode if table.lock else None,
         lock_days=table.lock.days if table.lock else None,
         timeout_s=seconds(table.timeout) if table.timeout else StoreOptions().timeout_s,
-        extra=table.store_options,
+        extra={key: literal(value, key, os.environ) for key, value in table.store_options.items()},
     )
 
 
@@ -205,28 +208,17 @@ def others_if_any(first: str | None) -> list[str]:
 async def open_all(repo: str | None) -> FanOut:
     """Where a backup goes: the repository at `--repo`, else all that the configuration names, each created where nothing is.
 
-    One that cannot be opened takes no part, and says why.
-
     Raises:
         UsageError: none was given, or a URL or setting cannot be used.
-        JetkeepError: the only one cannot be opened.
+        JetkeepError: none of them can be opened: the first one's error.
     """
     from jetkeep.repository.fanout import FanOut, Member
 
     config = configuration()
     if repo or len(config.repositories) < 2:
         return FanOut.alone(await open_or_create_repository(repo))
-    members = []
-    for name in config.repositories:
-        member = Member(name, config.repositories[name].url, None, config.required(name))
-        members.append(member)
-        try:
-            member.repository = await open_or_create_repository(name)
-        except UsageError:
-            raise
-        except JetkeepError as failure:
-            member.failure = failure
-    return FanOut(members)
+    members = [Member(name, table.url, None, config.required(name)) for name, table in config.repositories.items()]
+    return await FanOut.of(members, lambda member: open_or_create_repository(member.name))
 
 
 def server_settings(flags: dict[str, Any]) -> ConnectionSettings:

@@ -20,6 +20,9 @@ from jetkeep.errors import UsageError
 
 _UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?")
 _AT = re.compile(r"^(.*?) - at `\$\.?([^`]*)`$")
+#: What is secret of obstore's settings.
+_SECRET = re.compile(r"secret|password|token|_key")
+_NO_SECRET = re.compile(r"_(file|id|path|uri|url|enabled)$")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 T = TypeVar("T", bound="Table")
 Some = Annotated[int, Meta(ge=1)]
@@ -126,10 +129,53 @@ def load_config(path: str | None = None, environ: Mapping[str, str] = os.environ
     for key in found:
         if key not in _TABLES:
             raise _unknown(chosen, key, "", tuple(_TABLES))
-    return ConfigFile(
+    config = ConfigFile(
         repositories=_tables(chosen, found, "repositories", RepositoryTable),
         sources=_tables(chosen, found, "sources", SourceTable),
     )
+    _refuse_twins(chosen, config)
+    _refuse_secrets(chosen, config)
+    return config
+
+
+def _refuse_twins(path: str, config: ConfigFile) -> None:
+    seen: dict[str, str] = {}
+    for name, table in config.repositories.items():
+        twin = seen.setdefault(table.url.rstrip("/"), name)
+        if twin != name:
+            raise _bad(
+                path,
+                f"has one place for two repositories: {twin} and {name} are both at {table.url}",
+                "a second copy needs a place of its own",
+            )
+
+
+def _refuse_secrets(path: str, config: ConfigFile) -> None:
+    """No message holds the value."""
+    stated = [
+        (f"repositories.{name}.store-options.{key}", value)
+        for name, table in config.repositories.items()
+        for key, value in table.store_options.items()
+        if _SECRET.search(key) and not _NO_SECRET.search(key)
+    ]
+    stated += [
+        (f"sources.{name}.{key}", value)
+        for name, source in config.sources.items()
+        for key, value in (("password", source.password), ("token", source.token))
+        if value
+    ]
+    stated += [
+        (f"sources.{name}.server", "")
+        for name, source in config.sources.items()
+        if any("@" in url.partition("://")[2] for url in (source.server or "").split(","))
+    ]
+    for key, value in stated:
+        if not value.startswith(("env://", "file://")):
+            raise _bad(
+                path,
+                f"holds a secret at {key}",
+                "write env://NAME or file://PATH in its place, and a user and password beside the URL, not in it",
+            )
 
 
 def _tables(path: str, found: dict[str, Any], group: str, kind: type[T]) -> dict[str, T]:

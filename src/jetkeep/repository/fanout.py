@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from jetkeep.errors import BadDataError, JetkeepError, StoreFailedError
-from jetkeep.repository import layout
+from jetkeep.repository import layout, refusals
 from jetkeep.repository.documents import Backup, Manifest, ManifestRef, SegmentRef, StreamEntry
 from jetkeep.repository.leases import Lease, LeaseClock, Tell, lease
+from jetkeep.repository.patience import Patience
 from jetkeep.repository.repository import Repository
 
 if TYPE_CHECKING:
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How long the others wait for one of several repositories: the server's snapshot cannot be kept alive for ever.
-PATIENCE_S = 60.0
-#: … and for its bytes, on a slow line (bytes a second).
-SLOW_LINE = 250_000
+#: How long the end of a run waits for a lease that is to be taken away; it ends by itself.
+END_S = 10.0
 
 
 @dataclass(eq=False, slots=True)
@@ -44,6 +43,7 @@ class Member:
         committed: the backup, once it is there.
         caught_up, behind: labels of earlier backups that were brought to it, and what could not be, with why.
         archive: where it has the files of the run.
+        patience: how much longer the others wait for it.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Member:
     caught_up: list[str] = field(default_factory=list)
     behind: dict[str, JetkeepError] = field(default_factory=dict)
     archive: ManifestRef | None = None
+    patience: Patience = field(default_factory=Patience)
     _segments: dict[str, SegmentRef] = field(default_factory=dict)
     _manifests: dict[str, tuple[ManifestRef, int]] = field(default_factory=dict)
 
@@ -111,6 +112,23 @@ class FanOut:
         """A single repository."""
         return cls([Member("", repository.url, repository)])
 
+    @classmethod
+    async def of(cls, members: Sequence[Member], opener: Callable[[Member], Awaitable[Repository]]) -> FanOut:
+        """Several repositories, all opened at once. One that cannot be opened takes no part and says why, as does one that is another's copy.
+
+        Raises:
+            JetkeepError: none could be opened: the first one's error.
+        """
+        into = cls(members)
+        opened = await into._each(opener)
+        seen: dict[str, Member] = {}
+        for member, repository in opened.items():
+            member.repository = repository
+            twin = seen.setdefault(repository.id, member)
+            if twin is not member:
+                member.failure = refusals.same_repository(twin.url, member.url)
+        return into
+
     @property
     def far(self) -> bool:
         """Whether one of them answers each call over a network."""
@@ -126,15 +144,24 @@ class FanOut:
 
         `tell` hears of clocks that differ, and of leases that cannot be taken away.
         """
-        async with AsyncExitStack() as stack:
+        leases = {member: AsyncExitStack() for member in self._alive}
 
-            async def begin(member: Member) -> None:
-                own = lease(member.open.store, "backup", now_ns=now_ns, tell=tell)
-                member.held = await stack.enter_async_context(own)
-                await member.held.wait_for_expire()
+        async def begin(member: Member) -> None:
+            own = lease(member.open.store, "backup", now_ns=now_ns, tell=tell)
+            member.held = await leases[member].enter_async_context(own)
+            await member.held.wait_for_expire()
 
-            await self._each(begin, patience_s=None)
+        async def end(member: Member) -> None:
+            # A store that does not answer any more has kept this run waiting for long enough.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_S if len(leases) > 1 else None):
+                    await leases[member].aclose()
+
+        try:
+            await self._each(begin)
             yield
+        finally:
+            await asyncio.gather(*(end(member) for member in leases))
 
     async def free_label(self, wanted: str | None, started: datetime) -> str:
         """The wanted label, or one from the time that is free in all of them; the commit still decides who gets it."""
@@ -149,7 +176,9 @@ class FanOut:
 
     async def put_segment(self, source: str, stream: str, timeline: str, segment: SegmentBytes) -> SegmentRef:
         """Store a segment in all of them; durable with the commit."""
-        found = await self._each(lambda one: one.put_segment(source, stream, timeline, segment), size=len(segment.data))
+        found = await self._each(
+            lambda one: one.put_segment(source, stream, timeline, segment), raw_bytes=segment.raw_bytes
+        )
         canonical = next(iter(found.values()))
         for member, own in found.items():
             member.same_segments(canonical, own)
@@ -180,7 +209,7 @@ class FanOut:
 
     async def put_files(self, source: str, label: str, archive: bytes) -> ManifestRef:
         """Store the archive of a backup's files in all of them; durable with the commit."""
-        found = await self._each(lambda one: one.open.put_files(source, label, archive), size=len(archive))
+        found = await self._each(lambda one: one.open.put_files(source, label, archive), raw_bytes=len(archive))
         for member, own in found.items():
             member.archive = own
         return next(iter(found.values()))
@@ -188,9 +217,9 @@ class FanOut:
     async def commit(self, backup: Backup, *, relabel: bool) -> Backup:
         """Make the backup exist in all of them, in the first one first; what the first that took it has."""
         first, *rest = self._alive
-        failures = (await self._some([first], lambda one: one.commit(backup, relabel=relabel), None, 0))[1]
-        if rest:
-            failures |= (await self._some(rest, lambda one: one.commit(backup, relabel=relabel), PATIENCE_S, 0))[1]
+        failures: dict[Member, JetkeepError] = {}
+        for members in ([first], rest):
+            failures |= (await self._some(members, lambda one: one.commit(backup, relabel=relabel)))[1]
         self._leave_out(failures)
         committed = [one.committed for one in self.members if one.committed]
         if not committed:
@@ -206,15 +235,12 @@ class FanOut:
         for member, failure in failures.items():
             member.failure = failure
 
-    async def _each(
-        self, work: Callable[[Member], Awaitable[T]], *, patience_s: float | None = PATIENCE_S, size: int = 0
-    ) -> dict[Member, T]:
+    async def _each(self, work: Callable[[Member], Awaitable[T]], *, raw_bytes: int = 0) -> dict[Member, T]:
         """The work's results; who failed where another did it is left out from now on.
 
         What nobody did fails alone, such as one stream: the rest of the run may still succeed in all of them.
         """
-        asked = self._alive
-        found, failures = await self._some(asked, work, patience_s, size)
+        found, failures = await self._some(self._alive, work, raw_bytes)
         if not found:
             # Those that were left out before are asked for their reason, too: there may be no others.
             raise next(why for one in self.members if (why := failures.get(one) or one.failure))
@@ -222,21 +248,20 @@ class FanOut:
         return found
 
     async def _some(
-        self, members: Sequence[Member], work: Callable[[Member], Awaitable[T]], patience_s: float | None, size: int
+        self, members: Sequence[Member], work: Callable[[Member], Awaitable[T]], raw_bytes: int = 0
     ) -> tuple[dict[Member, T], dict[Member, JetkeepError]]:
         """The work's results of the members that did it, and why the others did not."""
-        several = len(self._alive) > 1
+        # Somebody has to be waited for.
+        main = next((one for one in self._alive if one.required), next(iter(self._alive), None))
         found: dict[Member, T] = {}
         failures: dict[Member, JetkeepError] = {}
 
         async def one(member: Member) -> None:
-            # The first one is what everything waits for anyway.
-            patience = patience_s + size / SLOW_LINE if several and patience_s and member is not members[0] else None
             try:
-                async with asyncio.timeout(patience):
+                async with nullcontext() if member is main else member.patience.call(raw_bytes):
                     found[member] = await work(member)
             except TimeoutError:
-                failures[member] = _too_slow(member, patience or 0)
+                failures[member] = _too_slow(member)
             except JetkeepError as failure:
                 failures[member] = failure
 
@@ -248,9 +273,9 @@ def _identity(ref: SegmentRef | ManifestRef) -> str:
     return f"{ref.key} {ref.sha256}"
 
 
-def _too_slow(member: Member, seconds: float) -> JetkeepError:
+def _too_slow(member: Member) -> JetkeepError:
     return StoreFailedError(
-        f"{member.url} did not do in {seconds:.0f} s what it was asked for",
+        f"{member.url} did not keep up, and the others did not wait any longer",
         code="store.slow",
         means="this backup is not in that repository; the others have it",
         hint="look at the store and the line to it; the next backup brings what is missing, or `jetkeep copy`",

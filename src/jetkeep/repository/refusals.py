@@ -107,3 +107,13 @@ def files_unsealed(url: str) -> UsageError:
         means="nothing of this backup was stored there",
         hint="use a repository that was made by `jetkeep init --encrypt-to`; `backup` takes --force-unsealed",
     )
+
+
+def same_repository(one: str, other: str) -> UsageError:
+    """Two places are meant to be two repositories, and are not."""
+    return UsageError(
+        f"{one} and {other} are the same repository, or a copy of its files",
+        code="usage.same-repository",
+        means="nothing was written to the second",
+        hint="choose another place; a copy of the files is no second repository, and needs no `jetkeep copy`",
+    )
