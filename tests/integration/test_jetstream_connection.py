@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,27 @@ async def test_mutual_tls(start_server: StartServer) -> None:
     client = {"tlscert": str(TLS / "client.pem"), "tlskey": str(TLS / "client.key")}
     assert "limits" in await account(server.url, tlsca=str(TLS / "ca.pem"), **client)
     assert (await refused(server.url, tlsca=str(TLS / "ca.pem"))).code == "nats.tls"
+
+
+async def test_a_client_certificate_that_is_missed_without_a_word(start_server: StartServer) -> None:
+    """Whether the server's alert arrives before the connection's end is chance: here it never does."""
+    server = await start_server(config={"tls": {**SERVER_TLS, "verify": True}})
+
+    async def between(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        answers, to_server = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+        to_client.write(await answers.readline())
+        to_server.write(await client.read(65536))
+        to_client.write(await answers.read(65536))
+        await client.read(65536)  # the end of the handshake: the server would refuse it
+        to_client.close()
+        to_server.close()
+
+    proxy = await asyncio.start_server(between, "127.0.0.1", 0)
+    async with proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        error = await refused(f"nats://127.0.0.1:{port}", tlsca=str(TLS / "ca.pem"))
+    assert error.code == "nats.tls"
+    assert "--tlscert" in error.hint
 
 
 async def test_tls_first(start_server: StartServer) -> None:

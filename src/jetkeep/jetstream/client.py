@@ -39,6 +39,8 @@ class RawClient(Client):
     def __init__(self, *, tls_only: bool = False) -> None:
         super().__init__()
         self._tls_only = tls_only
+        #: Whether the server said that it asks for a client's certificate.
+        self.wants_certificate = False
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # nats-py uses TLS only where the server requires it, and else sends the credentials in the clear.
@@ -46,6 +48,7 @@ class RawClient(Client):
             if not info.get("tls_available"):
                 raise nats.errors.Error("nats: the server does not offer TLS")
             info["tls_required"] = True
+        self.wants_certificate = bool(info.get("tls_verify"))
         await super()._process_info(info, initial_connection)
 
     async def _process_headers(self, headers: Any) -> Any:

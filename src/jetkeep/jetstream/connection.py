@@ -39,7 +39,7 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[JetStream]:
             await client.connect(error_cb=watch.on_error, disconnected_cb=watch.on_disconnect, **_options(settings))
     except (nats.errors.Error, nkeys.NkeysError, OSError, ValueError) as failure:
         await _close(client)
-        raise _explain(settings, watch, failure) from None
+        raise _explain(settings, watch, failure, client.wants_certificate) from None
     # While connecting, the first refusal is the answer; later, other streams shall find the server when it is back.
     client.options.update(allow_reconnect=True, max_reconnect_attempts=-1)
     try:
@@ -126,7 +126,9 @@ def _wants_tls(settings: ConnectionSettings) -> bool:
 _AUTH = re.compile(r"authoriz|authentic|nkey|jwt|credential|account", re.IGNORECASE)
 
 
-def _explain(settings: ConnectionSettings, watch: Watch, failure: BaseException) -> ServerError:
+def _explain(
+    settings: ConnectionSettings, watch: Watch, failure: BaseException, wants_certificate: bool
+) -> ServerError:
     where = settings.where
     said = [*watch.errors, failure]
     words = next((str(one) for one in said if _AUTH.search(str(one))), "")
@@ -146,6 +148,15 @@ def _explain(settings: ConnectionSettings, watch: Watch, failure: BaseException)
             hint="check --tlsca, --tlscert, --tlskey and --tlsfirst, and the certificate's names and dates",
         )
     why = next((str(one) for one in reversed(said) if str(one)), type(failure).__name__)
+    if wants_certificate:
+        # Since TLS 1.3 a refused certificate ends the connection after the handshake, with or without a word about it.
+        which = "its certificate" if settings.tls_cert else "no certificate"
+        return ServerError(
+            f"{where} asks for a client certificate, and ended the connection that brought {which}: {why}",
+            code="nats.tls",
+            means="nothing was read or changed",
+            hint="give --tlscert and --tlskey of an authority that the server knows",
+        )
     return ServerError(
         f"no NATS server answers at {where}: {why}",
         code="nats.unreachable",
