@@ -24,6 +24,7 @@ _AT = re.compile(r"^(.*?) - at `\$\.?([^`]*)`$")
 _SECRET = re.compile(r"secret|password|token|_key")
 _NO_SECRET = re.compile(r"_(file|id|path|uri|url|enabled)$")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NO_TOML = "text needs quotes; tables are written [like.this]"
 T = TypeVar("T", bound="Table")
 Some = Annotated[int, Meta(ge=1)]
 
@@ -121,11 +122,24 @@ def load_config(path: str | None = None, environ: Mapping[str, str] = os.environ
     if not chosen:
         return ConfigFile()
     try:
-        found = tomllib.loads(Path(chosen).expanduser().read_text(encoding="utf-8"))
+        text = Path(chosen).expanduser().read_text(encoding="utf-8")
     except OSError as failure:
         raise _bad(chosen, f"cannot be read: {failure.strerror}", "check --config or JETKEEP_CONFIG") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise _bad(chosen, f"is no TOML: {failure}", "text needs quotes; tables are written [like.this]") from None
+    except UnicodeDecodeError as failure:
+        raise _bad(chosen, f"is no TOML: {failure}", _NO_TOML) from None
+    return parse_config(text, chosen)
+
+
+def parse_config(text: str, chosen: str) -> ConfigFile:
+    """The configuration in `text`; messages call it `chosen`.
+
+    Raises:
+        UsageError: as `load_config`.
+    """
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as failure:
+        raise _bad(chosen, f"is no TOML: {failure}", _NO_TOML) from None
     for key in found:
         if key not in _TABLES:
             raise _unknown(chosen, key, "", tuple(_TABLES))
