@@ -86,7 +86,9 @@ async def repair(
             )
     async with AsyncExitStack() as stack:
         if write:
-            held = await stack.enter_async_context(lease(repository.store, "backup", now_ns=now_ns))
+            held = await stack.enter_async_context(
+                lease(repository.store, "backup", now_ns=now_ns, tell=lambda words: emit(Notice(words)))
+            )
             await held.wait_for_expire()
         for one in others:
             await stack.enter_async_context(lease_if_possible(one.store, "read", now_ns=now_ns, labels=["*"]))

@@ -11,7 +11,7 @@ from typing import Any
 
 from jetkeep.catalog import proven_segment
 from jetkeep.errors import JetkeepError, LockedError
-from jetkeep.model import Emit, StreamAdvanced, StreamBegan, StreamEnded
+from jetkeep.model import Emit, Notice, StreamAdvanced, StreamBegan, StreamEnded
 from jetkeep.repository import refusals
 from jetkeep.repository.documents import Backup, Manifest, SegmentRef, StreamEntry
 from jetkeep.repository.fanout import Member
@@ -70,7 +70,7 @@ async def copy_backups(
     member = Member("", target.url, target)
     async with (
         lease_if_possible(source.store, "read", now_ns=now_ns, labels=list(labels) or ["*"]),
-        lease(target.store, "backup", now_ns=now_ns) as held,
+        lease(target.store, "backup", now_ns=now_ns, tell=lambda words: emit(Notice(words))) as held,
     ):
         member.held = held
         await held.wait_for_expire()
@@ -159,11 +159,13 @@ async def _all(work: Callable[[SegmentRef], Coroutine[Any, Any, None]], manifest
 class Lag:
     """How far a repository is behind another: backups that are newer than the newest it shares, which are `behind`.
 
-    `newest` is that newest shared one, None when there is none.
+    `newest` is that newest shared one, None when there is none. `ahead` are backups that only it has and that are newer
+    than any of their source in the other: of a time when the other could not be written to.
     """
 
     newest: Backup | None
     behind: tuple[Backup, ...]
+    ahead: tuple[Backup, ...] = ()
 
 
 async def lag(backups: Sequence[Backup], target: Repository) -> Lag:
@@ -173,13 +175,19 @@ async def lag(backups: Sequence[Backup], target: Repository) -> Lag:
         StoreError: it cannot be listed.
     """
     there, _ = await target.backups()
-    known = {one.identity for one in there}
+    known, own = {one.identity for one in there}, {one.identity for one in backups}
+    began = {one.source: one.started for one in backups}
+    ahead = tuple(
+        one
+        for one in there
+        if one.identity not in own and (not backups or (one.source in began and one.started > began[one.source]))
+    )
     behind: list[Backup] = []
     for backup in reversed(backups):
         if backup.identity in known:
-            return Lag(backup, tuple(reversed(behind)))
+            return Lag(backup, tuple(reversed(behind)), ahead)
         behind.append(backup)
-    return Lag(None, tuple(reversed(behind)))
+    return Lag(None, tuple(reversed(behind)), ahead)
 
 
 async def catch_up(

@@ -232,6 +232,9 @@ def test_files_go_only_where_nobody_reads_them_and_come_back(accounts: Sandbox, 
     toml.write_text(toml.read_text() + f'\n        include-files = ["{tmp_path}/server.conf"]\n')
     refused = run("backup", "--all-sources", "--label", "night", repo="", check=2)
     assert "not encrypted" in refused.stderr
+    assert not (tmp_path / "repo").exists()  # or the next run could only say that it is not encrypted
+    run("backup", "--source", "west", "--include-files", str(toml), "--repo", str(tmp_path / "repo"), repo="", check=2)
+    assert not (tmp_path / "repo").exists()
     done = ask("backup", "--all-sources", "--label", "night", "--force-unsealed")
     assert [one["backup"]["files"] and one["backup"]["files"]["count"] for one in done["taken"]] == [None, 1]
     out = tmp_path / "out"

@@ -86,9 +86,9 @@ def command(
 
     async def operation() -> BackupReport:
         async with connect(settings) as js:
-            into = await open_all(repo)
             if one.options.files:
-                parts.refuse_unsealed(into, force_unsealed)
+                await parts.refuse_unsealed(repo, force_unsealed)
+            into = await open_all(repo)
             with progress(quiet) as emit:
                 report = await back_up(js, into, one.options, emit=emit, now_ns=time.time_ns)
         await catch_up(report, quiet)

@@ -88,17 +88,28 @@ def _configured(name: str, table: SourceTable, options: BackupOptions) -> Source
     return Source(lambda: source_settings(table), own)
 
 
-def refuse_unsealed(into: FanOut, force: bool) -> None:
-    """Files hold keys: they go into a sealed repository, or somebody says that they shall not.
+async def refuse_unsealed(repo: str | None, force: bool) -> None:
+    """Files hold keys: they go into a sealed repository, or somebody says that they shall not. Nothing is created.
 
     Raises:
-        UsageError: a repository is not sealed, and that was not forced.
+        UsageError: a repository is not sealed, or would not be once it is created, and that was not forced.
     """
+    from jetkeep.cli.settings import configuration, open_repository, recipients_of, store_of
+    from jetkeep.errors import JetkeepError, NoRepositoryError
     from jetkeep.repository import refusals
 
-    open_ones = [one for one in into.members if one.repository and not one.repository.sealed]
-    if open_ones and not force:
-        raise refusals.files_unsealed(open_ones[0].url)
+    if force:
+        return
+    names: list[str | None] = [repo] if repo else [*configuration().repositories]
+    for name in names or [None]:
+        try:
+            sealed = (await open_repository(name, read=False)).sealed
+        except NoRepositoryError:
+            sealed = bool(recipients_of(name))
+        except JetkeepError:
+            continue  # it will take no part, and say so
+        if not sealed:
+            raise refusals.files_unsealed(store_of(name).url)
 
 
 async def back_up_parts(
@@ -111,10 +122,9 @@ async def back_up_parts(
     from jetkeep.cli.settings import open_all
 
     async def into() -> FanOut:
-        opened = await open_all(repo)
         if any(one.options.files for one in sources):
-            refuse_unsealed(opened, force_unsealed)
-        return opened
+            await refuse_unsealed(repo, force_unsealed)
+        return await open_all(repo)
 
     with progress(quiet) as emit:
         report = await back_up_set(sources, label, shard, into, emit=emit, now_ns=time.time_ns)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @identity_options
 @output_options
 def command(labels: tuple[str, ...], source: str | None, target: str | None, as_json: bool, quiet: bool) -> int:
-    """Bring the backups of one repository into another: all that it lacks, or those that are named.
+    """Bring the backups of one repository into another: all that it lacks, or those that are named (of a set: all its parts).
 
     Every byte is compared with its digest and every segment with its fingerprint on the way. A backup is there whole or
     not at all; a copy that was interrupted goes on where it stopped. Pins and evidence belong to each repository and
@@ -36,6 +36,7 @@ def command(labels: tuple[str, ...], source: str | None, target: str | None, as_
       jetkeep copy --from /backups --to s3://bucket/jetkeep
       jetkeep copy 20261123-131500 --from local --to offsite
     """
+    from jetkeep.catalog import members
     from jetkeep.cli.progress import progress
     from jetkeep.cli.running import run
     from jetkeep.cli.settings import open_or_create_repository, open_repository, other_repositories
@@ -45,11 +46,12 @@ def command(labels: tuple[str, ...], source: str | None, target: str | None, as_
 
     async def operation() -> list[tuple[Repository, CopyReport]]:
         begin = await open_repository(source)
+        wanted = [one for label in labels for one in await members(begin, label)]
         done = []
         for one in targets:
             into = await open_or_create_repository(one)
             with progress(quiet) as emit:
-                done.append((into, await copy_backups(begin, into, labels=labels, emit=emit, now_ns=time.time_ns)))
+                done.append((into, await copy_backups(begin, into, labels=wanted, emit=emit, now_ns=time.time_ns)))
         return done
 
     done = run(operation())

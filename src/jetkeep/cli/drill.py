@@ -12,6 +12,7 @@ from jetkeep.cli.options import identity_options, output_options, repository_opt
 
 if TYPE_CHECKING:
     from jetkeep.drill import DrillOptions, DrillReport
+    from jetkeep.errors import JetkeepError
     from jetkeep.evidence.signing import Signer
     from jetkeep.repository.sets import RestorePoint
 
@@ -126,8 +127,8 @@ def command(
         next_due_days=next_due,
         signer=_signer(signing_key),
     )
-    point, reports = run(_drill(repo, streams, label, source, options, ask_source, quiet))
-    status = next((one.status for one in reports if one.status), 0)
+    point, reports, unanswered = run(_drill(repo, streams, label, source, options, ask_source, quiet))
+    status = next((one.status for one in reports if one.status), unanswered.exit_status if unanswered else 0)
     if as_json and len(point.backups) > 1:
         document("jetkeep.drill-set/1", {"label": point.label, "status": status, "drills": [*map(_fields, reports)]})
     elif as_json:
@@ -137,6 +138,8 @@ def command(
             _print(one)
         if one.unkept is not None:
             report_failure(one.unkept, as_json=False)
+    if unanswered:
+        report_failure(unanswered, as_json=False)
     return status
 
 
@@ -156,12 +159,13 @@ async def _drill(
     options: DrillOptions,
     ask_source: bool,
     quiet: bool,
-) -> tuple[RestorePoint, list[DrillReport]]:
+) -> tuple[RestorePoint, list[DrillReport], JetkeepError | None]:
     """Rehearse a backup, or of a set each part that has the streams: in a sandbox and with evidence of its own."""
     from jetkeep.catalog import choose_streams, find_point, having, reading
     from jetkeep.cli.progress import progress
     from jetkeep.cli.settings import open_repository, server_settings
     from jetkeep.drill import behind, choose_at_random, drill
+    from jetkeep.errors import ServerError
     from jetkeep.jetstream import connect
     from jetkeep.repository.sets import alone
 
@@ -178,11 +182,15 @@ async def _drill(
                 continue
             chosen = await choose_streams(repository, backup, wanted)
             if ask_source:
-                async with connect(server_settings({})) as js:
-                    options = replace(options, behind=await behind(js, chosen))
+                try:
+                    async with connect(server_settings({})) as js:
+                        options = replace(options, behind=await behind(js, chosen))
+                except ServerError as failure:
+                    # A source that is down is what drills are for: the rest is proven, and evidence says what is not known.
+                    options = replace(options, behind=None, unanswered=failure)
             with progress(quiet) as emit:
                 reports.append(await drill(repository, backup, chosen, options, emit=emit))
-    return point, reports
+    return point, reports, options.unanswered
 
 
 def _print(report: DrillReport) -> None:

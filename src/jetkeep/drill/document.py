@@ -119,9 +119,15 @@ def _rpo(report: DrillReport, facts: Facts) -> JsonDict:
         "captured_at": rfc3339(report.started_ns - round(report.rpo_seconds * 1e9)),
         "newest_message_at": rfc3339(newest) if newest else None,
         "messages": None if behind is None else sum(behind.values()),
-        "messages_basis": _NOT_ASKED if behind is None else _ASKED,
+        "messages_basis": _basis(facts.options),
         "messages_by_stream": [{"stream": name, "messages": count} for name, count in sorted((behind or {}).items())],
     }
+
+
+def _basis(options: DrillOptions) -> str:
+    if options.unanswered:
+        return f"not known: the source did not answer ({options.unanswered.code})"
+    return _NOT_ASKED if options.behind is None else _ASKED
 
 
 def _against(seconds: float, target: float | None) -> JsonDict:

@@ -58,7 +58,7 @@ class DrillOptions:
     `sample`: messages of each stream that are compared byte by byte, chosen by `seed`; `command`: the user's check;
     `whole`: all streams of the backup are meant, so one that failed in it is missing. `rto_target_s`, `rpo_target_s`: a
     drill that takes longer, or a backup that is older, fails. `behind`: messages of each stream that the source has and
-    the backup has not, None where it was not asked. `signer`: of the evidence; None leaves it unsigned.
+    the backup has not, None where it was not asked, or did not answer: `unanswered` says why. `signer`: of the evidence; None leaves it unsigned.
     """
 
     version: str | None = None
@@ -74,6 +74,7 @@ class DrillOptions:
     rpo_target_s: float | None = None
     next_due_days: int = NEXT_DUE_DAYS
     behind: Mapping[str, int] | None = None
+    unanswered: JetkeepError | None = None
     signer: Signer | None = None
 
 
