@@ -18,7 +18,7 @@ from jetkeep.jetstream.snapshot import SnapshotReceiver
 from jetkeep.sandbox import Sandbox, SandboxCluster
 from tests.conftest import StartServer
 from tests.publisher import Publisher
-from tests.versions import VERSIONS
+from tests.versions import VERSIONS, ends_first
 
 MIB = 1024 * 1024
 
@@ -79,7 +79,7 @@ async def test_a_snapshot_leaves_nothing_at_the_source(any_server: Sandbox) -> N
     assert {**before, "ts": 0} == {**after, "ts": 0}
 
 
-@pytest.mark.parametrize("version", ["2.10.26", "2.12.8", "2.15.1"])
+@pytest.mark.parametrize("version", ends_first(["2.10.26", "2.12.8", "2.15.1"]))
 async def test_a_slow_reader_does_not_lose_the_snapshot(
     start_server: StartServer, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

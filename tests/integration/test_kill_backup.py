@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -37,7 +38,7 @@ from tests.backing_up import (
     whole_backups,
 )
 from tests.conftest import StartServer
-from tests.publisher import Publisher
+from tests.publisher import Publisher, PublishError
 from tests.restoring import connected, consumer, fetch
 from tests.versions import NEWEST
 
@@ -304,16 +305,40 @@ async def test_a_stream_that_is_created_anew_right_after_it_was_listed_is_not_ta
     assert [row.payload for row in await rows_of(tmp_path, manifest)] == [b"of the next life"] * 20
 
 
+async def until_heard(publisher: Publisher, subject: str) -> None:
+    """Store one message as soon as the cluster's routes know who wants it: a new stream's subject reaches them a moment later."""
+    for _ in range(100):
+        with contextlib.suppress(PublishError):  # 503: nobody yet
+            await publisher.store_all([(subject, b"", b"")])
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"nobody hears {subject}")
+
+
+async def until_led(cluster: SandboxCluster, stream: str, *, not_by: str) -> None:
+    """The stream's own leader is elected after the cluster's."""
+    for _ in range(100):
+        async with connected(cluster) as js:
+            with contextlib.suppress(ServerError):
+                info = await js.stream_info(stream)
+                if info.get("cluster", {}).get("leader") not in (None, "", not_by):
+                    return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"nobody leads {stream}")
+
+
 async def test_a_stream_of_a_dead_server_fails_alone(cluster: SandboxCluster, tmp_path: Path) -> None:
     async with connected(cluster) as js:
         await js.create_stream({"name": "SAFE", "subjects": ["safe.>"], "num_replicas": 3, "storage": "file"})
         await js.create_stream({"name": "ALONE", "subjects": ["alone.>"], "num_replicas": 1, "storage": "file"})
         leader = (await js.stream_info("ALONE"))["cluster"]["leader"]
     async with Publisher(cluster.url) as publisher:
-        await publisher.store_all((f"safe.{at}", b"s%d" % at, b"") for at in range(100))
+        await until_heard(publisher, "safe.0")
+        await publisher.store_all((f"safe.{at}", b"s%d" % at, b"") for at in range(1, 100))
     run("backup", "-q", "--label", "whole", repo=tmp_path, url=cluster.url)
     next(one for at, one in enumerate(cluster.servers, 1) if f"node-{at}" == leader).kill()
     await cluster.settle()
+    await until_led(cluster, "SAFE", not_by=leader)
     url = ",".join(one.url for one in cluster.servers if one.running)
     done = run("backup", "-q", "--label", "partial", "--json", repo=tmp_path, url=url, check=3)
     document = told(done)

@@ -21,7 +21,7 @@ from tests.conftest import StartServer
 from tests.msgblocks import FIRST_TIME, decode, encode, make_rows
 from tests.publisher import Publisher, header_block
 from tests.restoring import connected
-from tests.versions import VERSIONS
+from tests.versions import VERSIONS, ends_first
 
 SENDERS = [version for version in VERSIONS if version < "2.15"]
 SECOND = 1_000_000_000
@@ -181,7 +181,7 @@ async def filling(server: Sandbox) -> AsyncIterator[tuple[JetStream, Filler]]:
         yield js, Filler(publisher, js)
 
 
-@pytest.mark.parametrize("version", SENDERS)
+@pytest.mark.parametrize("version", ends_first(SENDERS))
 async def test_a_snapshot_holds_what_the_server_gives_by_message(version: str, start_server: StartServer) -> None:
     server = await start_server(version)
     async with filling(server) as (js, filler):
@@ -208,7 +208,7 @@ def delivered(position: JsonDict) -> JsonDict:
     return {key: position[key] for key in ("consumer_seq", "stream_seq")}
 
 
-@pytest.mark.parametrize("version", SENDERS)
+@pytest.mark.parametrize("version", ends_first(SENDERS))
 async def test_a_snapshot_of_a_busy_stream_is_cut_at_its_state(version: str, start_server: StartServer) -> None:
     server = await start_server(version)
     async with filling(server) as (js, filler), filling(server) as (_, busy):

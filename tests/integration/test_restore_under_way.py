@@ -22,7 +22,7 @@ from jetkeep.restore.run import restore
 from jetkeep.sandbox import Sandbox, SandboxCluster
 from tests.conftest import StartServer
 from tests.restoring import Kept, connected, consumer, fetch, keep, messages, publish, put_back, quiet, state_of
-from tests.versions import VERSIONS
+from tests.versions import NEWEST, ends_first
 
 
 async def filled(
@@ -109,11 +109,14 @@ class SlowStore:
         return await self._read(ref)
 
 
-@pytest.mark.parametrize(("version", "storage"), [(one, "file") for one in VERSIONS] + [("2.15.1", "memory")])
+@pytest.mark.parametrize("version", ends_first())
+@pytest.mark.parametrize("storage", ["file", "memory"])
 async def test_a_repository_slower_than_the_servers_patience_does_not_end_a_restore(
     version: str, storage: str, start_server: StartServer, tmp_path: Path
 ) -> None:
     """A server drops a restore after 5 s without a chunk, without a word."""
+    if storage == "memory" and version != NEWEST:
+        pytest.skip("this server restores no memory storage")
     server = await start_server(version)
     kept = await filled(server, tmp_path, 50, size=900_000, storage=storage)
     assert len(kept.manifests[0].segments) == 2
@@ -199,7 +202,7 @@ async def on_every_node(nodes: SandboxCluster, stream: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("version", ["2.10.26", "2.12.8", "2.15.1"])
+@pytest.mark.parametrize("version", ends_first(["2.10.26", "2.12.8", "2.15.1"]))
 async def test_replicas_really_have_it_before_the_stream_is_opened(
     version: str, start_server: StartServer, tmp_path: Path
 ) -> None:

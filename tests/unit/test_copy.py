@@ -97,11 +97,14 @@ async def test_another_backup_of_that_label_is_not_overwritten(tmp_path: Path) -
     assert (await target.read_backup("two")).started_at == before.started_at
 
 
-async def test_a_copy_that_dies_at_any_call_leaves_whole_backups_and_the_next_one_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+async def test_a_copy_that_dies_at_any_call_leaves_whole_backups_and_the_next_one_goes_on(
+    tmp_path: Path, step: int
+) -> None:
     source = await three(tmp_path / "a")
     at = 0
     while True:
-        at += 1
+        at += step
         root = tmp_path / f"b{at}"
         await new_repository(root)
 
@@ -123,18 +126,21 @@ async def test_a_copy_that_dies_at_any_call_leaves_whole_backups_and_the_next_on
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("fault", "step"),
     [
-        "fail",
-        "lose_answer",
-        *(pytest.param(one, marks=pytest.mark.slow) for one in ("refuse", "lose_request", "flip_bit", "cut")),
+        ("fail", 3),
+        ("lose_answer", 4),
+        *(
+            pytest.param(one, 1, marks=pytest.mark.slow)
+            for one in ("fail", "lose_answer", "refuse", "lose_request", "flip_bit", "cut")
+        ),
     ],
 )
-async def test_a_fault_at_any_call_ends_in_an_error_or_in_a_whole_copy(tmp_path: Path, fault: str) -> None:
+async def test_a_fault_at_any_call_ends_in_an_error_or_in_a_whole_copy(tmp_path: Path, fault: str, step: int) -> None:
     source = await three(tmp_path / "a")
     at, reached = 0, True
     while reached:
-        at += 1
+        at += step
         root = tmp_path / f"b{at}"
         await new_repository(root)
         store = FaultyStore(root, lambda call, at=at: fault if call.number == at else None)  # type: ignore[misc]

@@ -377,6 +377,7 @@ async def test_an_init_that_was_killed_between_keys_and_document_is_made_again_f
     assert await read_back(await reading(tmp_path, first), backup, "ORDERS")
 
 
+@pytest.mark.slow
 async def test_a_passphrase_stays_when_recipients_change_and_must_be_given_to_rotate(tmp_path: Path) -> None:
     (one, first), (two, _) = person(), person()
     await new_sealed(tmp_path, one, passphrase="correct horse")

@@ -223,7 +223,7 @@ for bit in bits:
 """
 
 
-@pytest.mark.parametrize("which", ["few", "many"])
+@pytest.mark.parametrize("which", ["few", pytest.param("many", marks=pytest.mark.slow)])
 def test_no_flipped_bit_ends_the_process_or_gives_another_error(which: str) -> None:
     # A digest finds the flip before; this is what stands behind it. In a process of its own: it could crash.
     done = subprocess.run([sys.executable, "-c", FLIPS, which], check=False, timeout=100, capture_output=True)
