@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from jetkeep.catalog import find_point, live_rows, not_live
 from jetkeep.codecs.fingerprint import Fingerprint
 from jetkeep.codecs.sequences import SequenceSet
-from jetkeep.errors import BadDataError, JetkeepError, StoreError
+from jetkeep.errors import AccessDeniedError, BadDataError, JetkeepError, StoreError
 from jetkeep.model import Emit, StreamAdvanced, StreamBegan, StreamEnded
 from jetkeep.repository import encoding, layout
 from jetkeep.repository.documents import Backup, Manifest, ManifestRef, Pin, SegmentRef, StreamEntry
@@ -102,10 +102,24 @@ async def verify(
     report.backups = len(backups)
     look = _look_into if repository.readable else _digests
     named = await look(repository, backups, sample, chance, report, emit)
+    await _keys(repository, backups, report)
     if label is None:
         await _unnamed(repository, backups, named, report)
     report.findings.sort(key=lambda one: (one.severity, one.key, one.kind))
     return report
+
+
+async def _keys(repository: Repository, backups: Sequence[Backup], report: VerifyReport) -> None:
+    """The keys of a sealed repository: without them every digest may be right and nothing can be read."""
+    if repository.vault is None:
+        return
+    try:
+        await repository.vault.keyring()
+    except AccessDeniedError as missing:
+        labels = tuple(sorted(one.label for one in backups))
+        report.findings.append(Finding("missing", "damage", layout.KEYS, missing.what, labels))
+    except JetkeepError as error:
+        report.add(layout.KEYS, error, [one.label for one in backups])
 
 
 async def _look_into(

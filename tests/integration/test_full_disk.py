@@ -46,8 +46,24 @@ async def test_without_any_room_everything_can_still_be_read(server: Sandbox, tm
             while True:
                 ballast.write(bytes(4096))
         assert "store.full" in run("backup", "-q", repo=repo, url=server.url, check=13).stderr
-        assert "store.full" in run("expire", "--keep-last", "1", repo=repo, check=13).stderr
         await _everything_can_be_read(repo, server, tmp_path)
+
+
+async def test_expire_makes_room_where_there_is_none_at_all(server: Sandbox, tmp_path: Path) -> None:
+    """Its lease needs room, too: an empty file is one, and says enough."""
+    await fill(server.url, "S", 1)
+    with small_disk(tmp_path / "disk", "6m") as disk:
+        repo = disk / "repo"
+        for label in ("first", "second", "third"):
+            run("backup", "-q", "--label", label, repo=repo, url=server.url)
+        ballast = disk / "ballast"
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        assert "store.full" in run("backup", "-q", repo=repo, url=server.url, check=13).stderr
+        run("expire", "--keep-last", "1", repo=repo)
+        assert set(await whole_backups(repo)) == {"third"}
+        assert not tree(repo / "leases")
 
 
 async def test_a_read_only_repository_is_read_and_nothing_else(server: Sandbox, tmp_path: Path) -> None:

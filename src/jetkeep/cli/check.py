@@ -10,8 +10,10 @@ import click
 from jetkeep.cli.options import connection_options, output_options, repository_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jetkeep.readiness import Readiness, Thresholds
-    from jetkeep.repository.repository import Repository
+    from jetkeep.repository.documents import Backup
 
 
 @click.command("check")
@@ -134,26 +136,32 @@ async def _check(repo: str | None, connection: dict[str, Any], what: _What) -> R
                 now_ns=time.time_ns,
             )
             if not repo:
-                await _others(repository, readiness)
+                await _others((await repository.backups())[0], readiness)
         except UsageError:
             raise
         except NoRepositoryError as absent:
             hint = "the first `jetkeep backup` creates it"
             readiness.add("repository", Level.WARNING, absent.what, hint)
+            if not repo:
+                await _others([], readiness)
         except JetkeepError as error:
             readiness.fail("repository", error)
     return readiness
 
 
-async def _others(first: Repository, readiness: Readiness) -> None:
-    """How far the other repositories of the configuration are behind the first."""
+async def _others(backups: Sequence[Backup], readiness: Readiness) -> None:
+    """How far the other repositories of the configuration are behind the first, which has these backups, or ahead of it."""
     from jetkeep.cli.lagging import other_states
     from jetkeep.readiness import Level
 
-    backups, _ = await first.backups()
     for one in await other_states(backups):
         level = Level.OK if one.seconds == 0 else Level.CRITICAL if one.required else Level.WARNING
         hint = (one.error.hint if one.error else "") or "the next `jetkeep backup` brings it, or `jetkeep copy`"
+        if one.lag and one.lag.ahead:
+            level, hint = (
+                max(level, Level.WARNING),
+                f"`jetkeep copy --from {one.name} --to {one.first}` brings them back",
+            )
         readiness.add(f"repository {one.name}", level, one.words(), "" if level is Level.OK else hint)
 
 

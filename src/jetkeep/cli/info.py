@@ -39,12 +39,16 @@ def command(label: str | None, repo: str | None, stream: str | None, as_json: bo
 
 
 async def _show(repo: str | None, label: str | None, stream: str | None, as_json: bool) -> int:
-    from jetkeep.cli.lagging import other_states
+    from jetkeep.cli.lagging import other_states, point_elsewhere
     from jetkeep.cli.settings import open_repository
+    from jetkeep.errors import NoRepositoryError
     from jetkeep.repository.pins import pins as repository_pins
     from jetkeep.repository.sets import restore_points
 
-    repository = await open_repository(repo)
+    try:
+        repository = await open_repository(repo)
+    except NoRepositoryError as absent:
+        raise absent if repo else await point_elsewhere(absent) from None
     pins = await repository_pins(repository)
     if label is not None:
         return await _of_label(repository, label, stream, pins, as_json)

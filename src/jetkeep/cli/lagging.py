@@ -1,23 +1,29 @@
-"""How far the other configured repositories are behind the first."""
+"""How far the other configured repositories are behind the first, or ahead of it."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jetkeep.errors import JetkeepError, UsageError
+from jetkeep.errors import CannotRestoreError, JetkeepError, NoRepositoryError, UsageError
 
 if TYPE_CHECKING:
     from jetkeep.replicate import Lag
     from jetkeep.repository.documents import Backup
+    from jetkeep.repository.repository import Repository
+
+#: For the question whether another repository has a newer backup: a restore waits for no store that is down.
+_ASKING_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class OtherState:
-    """One of them: its lag, or why it is not known."""
+    """One of them, against the `first`: its lag, or why it is not known."""
 
+    first: str
     name: str
     url: str
     required: bool
@@ -38,8 +44,11 @@ class OtherState:
         if self.lag is None:
             assert self.error
             return f"not known: {self.error.what}  [{self.error.code}]"
+        if self.lag.ahead:
+            count = len(self.lag.ahead)
+            return f"AHEAD: has {count} newer backup{'' if count == 1 else 's'} that {self.first} lacks: {self.lag.ahead[-1].label}"
         if not self.lag.behind:
-            return "has the newest backup"
+            return "has the newest backup" if self.lag.newest else "has no backup"
         count = len(self.lag.behind)
         newest = f"the newest it has is {self.lag.newest.label}" if self.lag.newest else "it has none of them"
         return f"{count} backup{'' if count == 1 else 's'} behind, for {age(self.seconds or 0)}; {newest}"
@@ -52,6 +61,7 @@ class OtherState:
             "url": self.url,
             "required": self.required,
             "behind": [one.label for one in self.lag.behind] if self.lag else None,
+            "ahead": [one.label for one in self.lag.ahead] if self.lag else None,
             "newest": self.lag.newest.label if self.lag and self.lag.newest else None,
             "lag_seconds": None if seconds is None else round(seconds, 3),
             **({"error": self.error.to_dict()} if self.error else {}),
@@ -65,7 +75,8 @@ async def other_states(backups: Sequence[Backup]) -> list[OtherState]:
 
     config = configuration()
     found = []
-    for name in list(config.repositories)[1:]:
+    first, *names = config.repositories or [""]
+    for name in names:
         behind, error = None, None
         try:
             behind = await lag(backups, await open_repository(name, read=False))
@@ -73,5 +84,47 @@ async def other_states(backups: Sequence[Backup]) -> list[OtherState]:
             raise
         except JetkeepError as failure:
             error = failure
-        found.append(OtherState(name, config.repositories[name].url, config.required(name), behind, error))
+        found.append(OtherState(first, name, config.repositories[name].url, config.required(name), behind, error))
     return found
+
+
+async def point_elsewhere(absent: NoRepositoryError) -> NoRepositoryError:
+    """The first configured repository is not there: the error with what the others have."""
+    others = [one for one in await other_states([]) if one.lag and one.lag.ahead]
+    if not others:
+        return absent
+    one = others[0]
+    assert one.lag
+    return NoRepositoryError(
+        absent.what,
+        code=absent.code,
+        means=f"{one.name} has {len(one.lag.ahead)} backups, the newest is {one.lag.ahead[-1].label}: `restore` reads from there",
+        hint=f"`jetkeep info --repo {one.name}`; `jetkeep copy --from {one.name} --to {one.first}` fills it again",
+    )
+
+
+async def refuse_older(repository: Repository, source: str | None, tell: Callable[[str], None]) -> None:
+    """Restore the first repository's newest backup only when no other has one that is newer: it may have been full, or away.
+
+    Raises:
+        CannotRestoreError: another one has, and which.
+    """
+    backups, _ = await repository.backups()
+    try:
+        async with asyncio.timeout(_ASKING_S):
+            others = await other_states(backups)
+    except TimeoutError:
+        tell(
+            f"the other repositories did not answer within {_ASKING_S:.0f} s: whether one has a newer backup is not known"
+        )
+        return
+    for one in others:
+        ahead = [backup for backup in one.lag.ahead if source in (None, backup.source)] if one.lag else []
+        if ahead and backups:
+            newest = ahead[-1]
+            raise CannotRestoreError(
+                f"{one.name} has a newer backup than {one.first}: {newest.label}, begun {newest.started_at}",
+                code="restore.newer-elsewhere",
+                means=f"nothing was restored; the newest of {one.first} began {backups[-1].started_at}",
+                hint=f"--repo {one.name} takes the newer one, --backup {backups[-1].label} this one",
+            )

@@ -100,14 +100,17 @@ async def _restore(
     quiet: bool,
 ) -> int:
     from jetkeep.catalog import choose_streams, find_point, reading
-    from jetkeep.cli.progress import progress
+    from jetkeep.cli.lagging import refuse_older
+    from jetkeep.cli.progress import notices, progress
     from jetkeep.cli.render import document
-    from jetkeep.cli.settings import open_to_read, server_settings
+    from jetkeep.cli.settings import configuration, open_to_read, server_settings
     from jetkeep.jetstream import connect
     from jetkeep.restore.run import plan_restore, restore
 
     settings = server_settings(connection)
     repository = await open_to_read(repo, quiet=quiet)
+    if not (repo or label) and len(configuration().repositories) > 1:
+        await refuse_older(repository, source, notices(quiet))
     point = await find_point(repository, label, streams, source)
     async with reading(repository, *point.backups, now_ns=time.time_ns) as held, connect(settings) as js:
         chosen = await choose_streams(repository, point, streams, exclude)

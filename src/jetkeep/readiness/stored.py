@@ -8,7 +8,7 @@ from jetkeep import evidence
 from jetkeep.errors import JetkeepError, StoreError
 from jetkeep.readiness.findings import Level, Readiness, Thresholds
 from jetkeep.repository.documents import Backup, moment_of
-from jetkeep.repository.leases import lease, live_leases
+from jetkeep.repository.leases import CLOCKS_DIFFER_NS, lease, live_leases
 from jetkeep.repository.repository import Repository
 from jetkeep.repository.sets import RestorePoint, restore_points
 
@@ -40,6 +40,7 @@ async def probe_repository(
     for one in damage:
         readiness.add("backups are readable", Level.CRITICAL, f"{one.error.what} [{one.error.code}]", one.error.hint)
     await _writable(repository, readiness, writing=writing, now_ns=now_ns)
+    await _keys(repository, readiness)
     points = restore_points(backups)
     sources = sorted({one.source for one in backups if source in (None, one.source)})
     newest = {
@@ -58,8 +59,8 @@ async def probe_repository(
 async def _writable(repository: Repository, readiness: Readiness, *, writing: bool, now_ns: Callable[[], int]) -> None:
     try:
         # What every reader writes, and takes away again.
-        async with lease(repository.store, "read", now_ns=now_ns):
-            pass
+        async with lease(repository.store, "read", now_ns=now_ns) as own:
+            await own.others()  # tells how the clocks differ
     except StoreError as error:
         if writing:
             readiness.fail("repository takes writes", error)
@@ -67,6 +68,22 @@ async def _writable(repository: Repository, readiness: Readiness, *, writing: bo
             readiness.add("repository takes writes", Level.WARNING, f"{error.what} [{error.code}]", error.hint)
     else:
         readiness.add("repository takes writes", Level.OK, "yes")
+        if abs(own.ahead_ns) > CLOCKS_DIFFER_NS:
+            way = "ahead of" if own.ahead_ns > 0 else "behind"
+            words = f"this machine's is {abs(own.ahead_ns) // 10**9} seconds {way} the store's"
+            readiness.add("clock", Level.WARNING, words, "set the clock (NTP): `expire` does nothing until then")
+
+
+async def _keys(repository: Repository, readiness: Readiness) -> None:
+    """Whether the keys of a sealed repository are there: without them nothing is sealed, nor ever read again."""
+    if repository.vault is None:
+        return
+    try:
+        keyring = await repository.vault.keyring()
+    except JetkeepError as error:
+        readiness.fail("keys", error)
+    else:
+        readiness.add("keys", Level.OK, f"sealed for {len(keyring.names)}")
 
 
 async def _sets(repository: Repository, readiness: Readiness, points: Sequence[RestorePoint], now_ns: int) -> None:

@@ -18,7 +18,7 @@ from typing import TypeVar
 from jetkeep.errors import BadDataError
 from jetkeep.repository import durable as disk
 from jetkeep.repository.disk_errors import explain, nearest
-from jetkeep.repository.layout import check_key
+from jetkeep.repository.layout import LEASES, check_key
 from jetkeep.repository.store import ObjectInfo
 
 T = TypeVar("T")
@@ -141,8 +141,8 @@ def _delete(root: Path, path: Path) -> None:
     with suppress(FileNotFoundError, NotADirectoryError):
         path.unlink()
     for folder in path.parents:
-        if root in (folder, folder.parent):
-            break
+        if root in (folder, folder.parent) or folder == root / LEASES:
+            break  # a full disk has no room to make that folder again
         try:
             folder.rmdir()
         except OSError:
