@@ -11,6 +11,7 @@
     │   └── OutcomeUnknownError 14   the answer was lost: look before acting
     ├── ServerError             20   NATS cannot be reached, refused or failed
     │   └── ApiError            20   JetStream answered with an error of its own
+    ├── ClusterError            21   Kubernetes cannot be reached or refused
     ├── BadDataError            30   stored or received bytes are not what they must be
     ├── ComparisonError         31   what was restored is not what was captured
     ├── CannotRestoreError      40   the target cannot take this as asked
@@ -154,6 +155,13 @@ class ApiError(ServerError):
         super().__init__(what, means=means, hint=hint)
         self.status = status
         self.err_code = err_code
+
+
+class ClusterError(JetkeepError):
+    """Kubernetes cannot be reached, or refused."""
+
+    exit_status = 21
+    default_code = "cluster.failed"
 
 
 class BadDataError(JetkeepError):

@@ -22,6 +22,7 @@ from jetkeep.errors import JetkeepError
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "Show the whole loop on throw-away servers."),
     "check": ("check", "Can every part reach every other, with the permissions that it needs?"),
+    "audit": ("audit", "Is what stands in these manifests, or runs in this cluster, safe to rely on?"),
     "init": ("init", "Create a repository."),
     "backup": ("backup", "Back up streams: messages, configuration, consumers."),
     "info": ("info", "Show the repository's backups."),
@@ -86,7 +87,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit status: 0 done, 1 a bug, 2 usage, 3 partial, 10 no repository, 11 locked, 12 denied, 13 store, "
-    "14 unknown outcome, 20 NATS, 30 bad data, 31 comparison, 40 cannot restore, 130 interrupted.",
+    "14 unknown outcome, 20 NATS, 21 Kubernetes, 30 bad data, 31 comparison, 40 cannot restore, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="jetkeep")
 def root() -> None:
