@@ -120,6 +120,32 @@ def test_all_accounts_are_one_set_and_come_back_by_source(
     assert [one["status"] for one in again["taken"]] == ["there", "there"]
 
 
+def test_every_account_comes_back_by_one_command_and_nothing_is_changed_while_one_cannot(
+    accounts: Sandbox, start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask("backup", "--all-sources", "--label", "night")
+    east, west = asyncio.run(start_server()), asyncio.run(start_server())
+    configure(tmp_path, east.url, "nats://127.0.0.1:1", monkeypatch)
+    assert ask("restore", "--all-sources", check=20)["error"]["code"] == "nats.unreachable"
+    configure(tmp_path, east.url, west.url, monkeypatch)
+    asyncio.run(fill(west.url, "WEST_ONLY", 1))
+    plans = ask("restore", "--all-sources", "--dry-run", check=40)["accounts"]
+    assert [(one["source"], len(one["steps"])) for one in plans] == [("east", 2), ("west", 2)]
+    assert ask("restore", "--all-sources", check=40)["error"]["code"] == "restore.exists"
+    assert asyncio.run(counts(east.url)) == {}
+    done = ask("restore", "--all-sources", "--if-exists", "skip")
+    assert (done["label"], [one["status"] for one in done["accounts"]]) == ("night", ["complete", "complete"])
+    assert asyncio.run(counts(east.url)) == {"ORDERS": 30, "EAST_ONLY": 30}
+    assert asyncio.run(counts(west.url)) == {"ORDERS": 50, "WEST_ONLY": 4}
+    said = run("restore", "--all-sources", "--if-exists", "skip", repo="").stdout
+    assert "night: 2 of 2 accounts restored" in said
+    (tmp_path / "jetkeep.toml").write_text(
+        (tmp_path / "jetkeep.toml").read_text().replace("[sources.west]", "[sources.other]")
+    )
+    assert ask("restore", "--all-sources", check=2)["error"]["code"] == "usage.all-sources"
+    assert ask("restore", "ORDERS", "--all-sources", check=2)["error"]["code"] == "usage.all-sources"
+
+
 def test_an_account_that_fails_leaves_the_others_and_is_taken_again_alone(
     accounts: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

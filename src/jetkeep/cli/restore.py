@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jetkeep.cli.options import connection_options, identity_options, output_options, repository_options
+from jetkeep.errors import UsageError
 
 if TYPE_CHECKING:
+    from jetkeep.repository.repository import Repository
     from jetkeep.restore.decisions import Plan, RestoreOptions, Step
     from jetkeep.restore.report import RestoreReport
 
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     "--backup", "label", metavar="LABEL", help="The backup or set.  [default: the newest that has the streams]"
 )
 @click.option("--source", metavar="NAME", help="Only from backups of this source; of a set only its part.")
+@click.option(
+    "--all-sources",
+    is_flag=True,
+    help="Of a set every part, each into the account that the configuration names for it.",
+)
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out streams that match; may be repeated.")
 @click.option("--as", "as_name", metavar="NAME", help="Restore one stream under another name.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons; change nothing.")
@@ -46,6 +53,7 @@ def command(
     repo: str | None,
     label: str | None,
     source: str | None,
+    all_sources: bool,
     exclude: tuple[str, ...],
     as_name: str | None,
     dry_run: bool,
@@ -70,6 +78,7 @@ def command(
       jetkeep restore --dry-run --repo /backups
       jetkeep restore ORDERS --repo /backups --context prod
       jetkeep restore ORDERS --as ORDERS-yesterday --backup 20261122-020000 --repo /backups
+      jetkeep restore --all-sources --config /etc/jetkeep.toml
       jetkeep restore 'KV_*' --if-exists skip --replicas 3 --repo /backups
     """
     from jetkeep.cli.running import run
@@ -84,6 +93,15 @@ def command(
         cluster=placement_cluster,
         tags=tags,
     )
+    if all_sources:
+        if streams or source or as_name or connection:
+            raise UsageError(
+                "--all-sources takes servers and streams from the configuration and the set",
+                code="usage.all-sources",
+                means="nothing was restored",
+                hint="leave streams, --source, --as and flags of the connection away, or restore one account by them",
+            )
+        return run(_restore_all(exclude, repo, label, options, dry_run, as_json, quiet))
     return run(_restore(streams, exclude, repo, label, source, options, connection, dry_run, as_json, quiet))
 
 
@@ -100,17 +118,14 @@ async def _restore(
     quiet: bool,
 ) -> int:
     from jetkeep.catalog import choose_streams, find_point, reading
-    from jetkeep.cli.lagging import refuse_older
-    from jetkeep.cli.progress import notices, progress
+    from jetkeep.cli.progress import progress
     from jetkeep.cli.render import document
-    from jetkeep.cli.settings import configuration, open_to_read, server_settings
+    from jetkeep.cli.settings import server_settings
     from jetkeep.jetstream import connect
     from jetkeep.restore.run import plan_restore, restore
 
     settings = server_settings(connection)
-    repository = await open_to_read(repo, quiet=quiet)
-    if not (repo or label) and len(configuration().repositories) > 1:
-        await refuse_older(repository, source, notices(quiet))
+    repository = await _opened(repo, label, source, quiet)
     point = await find_point(repository, label, streams, source)
     async with reading(repository, *point.backups, now_ns=time.time_ns) as held, connect(settings) as js:
         chosen = await choose_streams(repository, point, streams, exclude)
@@ -125,16 +140,47 @@ async def _restore(
         if as_json:
             document("jetkeep.plan/1", {"backup": point.label, **plan.to_dict()})
         else:
-            _print_plan(plan, point.label)
+            print_plan(plan, point.label)
         return 40 if plan.refusals else 0
     if as_json:
         document("jetkeep.restore/1", {"backup": point.label, **report.to_dict()})
     else:
-        _print_report(report, point.label)
-    return _status(report)
+        print_report(report, point.label)
+    return status_of(report)
 
 
-def _status(report: RestoreReport) -> int:
+async def _restore_all(
+    exclude: tuple[str, ...],
+    repo: str | None,
+    label: str | None,
+    options: RestoreOptions,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    from jetkeep.catalog import find_point
+    from jetkeep.cli import restore_sources as accounts
+
+    repository = await _opened(repo, label, None, quiet)
+    point = await find_point(repository, label)
+    done = await accounts.restore_all(repository, point, exclude, options, dry_run=dry_run, quiet=quiet)
+    accounts.print_all_json(done, point.label) if as_json else accounts.print_all(done, point.label)
+    failed = [one.status for one in done if one.status]
+    return 3 if failed and len(failed) < len(done) and not dry_run else next(iter(failed), 0)
+
+
+async def _opened(repo: str | None, label: str | None, source: str | None, quiet: bool) -> Repository:
+    from jetkeep.cli.lagging import refuse_older
+    from jetkeep.cli.progress import notices
+    from jetkeep.cli.settings import configuration, open_to_read
+
+    repository = await open_to_read(repo, quiet=quiet)
+    if not (repo or label) and len(configuration().repositories) > 1:
+        await refuse_older(repository, source, notices(quiet))
+    return repository
+
+
+def status_of(report: RestoreReport) -> int:
     """0 when everything is there, 3 when a part failed, else the status of what failed."""
     if not report.failed:
         return 0
@@ -142,7 +188,8 @@ def _status(report: RestoreReport) -> int:
     return error.exit_status if report.status == "failed" and error else 3
 
 
-def _print_plan(plan: Plan, label: str) -> None:
+def print_plan(plan: Plan, label: str) -> None:
+    """For people."""
     from jetkeep.cli.render import say
 
     say(f"plan: backup {label} to a server {plan.target_version}; nothing was changed")
@@ -194,7 +241,8 @@ def _details(step: Step) -> None:
         say(f"   differs   {one.what}: {one.why}")
 
 
-def _print_report(report: RestoreReport, label: str) -> None:
+def print_report(report: RestoreReport, label: str) -> None:
+    """For people."""
     from jetkeep.cli.render import say, seconds, table
 
     rows = []
