@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from jetkeep.audit import audit
 from jetkeep.audit.credentials import hits, redacted
-from jetkeep.cli.audit import command
+from jetkeep.cli import root
 from tests.audit.planting import CRONJOB, jwt, pem, seed, word
 
 UPPER = string.ascii_uppercase + string.digits
@@ -71,7 +71,9 @@ def test_no_form_of_the_result_holds_the_secret(tmp_path: Path, kind: str, shape
     if hits(secret):
         (tmp_path / "c.yaml").write_text(yaml.safe_dump({secret: {secret: text}}))
     (tmp_path / "d.yaml").write_text(f"a: [{secret!r}\n")
-    told = CliRunner().invoke(command, [str(tmp_path), "--format", shape, "--show-suppressed"], standalone_mode=False)
+    told = CliRunner().invoke(
+        root, ["audit", str(tmp_path), "--format", shape, "--show-suppressed"], standalone_mode=False
+    )
     assert told.exception is None
     for line in [one for one in secret.splitlines() if "BEGIN" not in one and "END" not in one]:
         assert line not in told.output

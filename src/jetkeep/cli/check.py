@@ -36,6 +36,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Try what the store does, and what these credentials may do in it: writes and deletes small objects.",
 )
+@click.option(
+    "--velero",
+    is_flag=True,
+    help="Does Velero store jetkeep's volumes? Reads the cluster; in a pod that may, this is looked at without asking.",
+)
+@click.option(
+    "--namespace", metavar="NAME", help="With --velero.  [default: the kubeconfig's or the pod's, else jetkeep]"
+)
 @click.option("--no-server", is_flag=True, help="Look at the repository only.")
 @click.option(
     "--warn-age",
@@ -58,6 +66,8 @@ def command(
     shape: str,
     restoring: bool,
     storing: bool,
+    velero: bool,
+    namespace: str | None,
     no_server: bool,
     warn_age: float,
     critical_age: float,
@@ -76,6 +86,7 @@ def command(
       jetkeep check --repo /backups
       jetkeep check --restore --context staging
       jetkeep check --store --repo s3://bucket/prefix
+      jetkeep check --velero --namespace jetkeep --no-server
       jetkeep check --format nagios --warn-age 26 --repo /backups
       jetkeep check --format prometheus --no-server --repo /backups
     """
@@ -83,9 +94,17 @@ def command(
     from jetkeep.readiness import Thresholds
 
     what = _What(
-        streams, exclude, source, restoring, storing, no_server, Thresholds(warn_age * 3600, critical_age * 3600)
+        streams,
+        exclude,
+        source,
+        restoring,
+        storing,
+        no_server,
+        velero,
+        Thresholds(warn_age * 3600, critical_age * 3600),
     )
     readiness = run(_check(repo, connection, what))
+    _velero(readiness, namespace, asked=velero)
     shape = "json" if as_json else shape
     if shape == "text":
         _text(readiness, quiet)
@@ -103,6 +122,7 @@ class _What(NamedTuple):
     restoring: bool
     storing: bool
     no_server: bool
+    velero: bool
     thresholds: Thresholds
 
 
@@ -124,7 +144,7 @@ async def _check(repo: str | None, connection: dict[str, Any], what: _What) -> R
             readiness.fail("connect", error)
     if what.storing:
         await probe_store(store_of(repo), readiness, writing=not what.no_server, now_ns=time.time_ns)
-    if repo or what.no_server or configuration().repositories:
+    if repo or configuration().repositories or (what.no_server and not what.velero):
         try:
             repository = await open_repository(repo)
             await probe_repository(
@@ -163,6 +183,22 @@ async def _others(backups: Sequence[Backup], readiness: Readiness) -> None:
                 f"`jetkeep copy --from {one.name} --to {one.first}` brings them back",
             )
         readiness.add(f"repository {one.name}", level, one.words(), "" if level is Level.OK else hint)
+
+
+def _velero(readiness: Readiness, namespace: str | None, *, asked: bool) -> None:
+    """Where it was asked for, or where this pod has a service account that may see something."""
+    from jetkeep.errors import UsageError
+    from jetkeep.kube.cluster import Cluster, in_a_pod
+    from jetkeep.readiness import Level, probe_velero
+
+    if not asked and not in_a_pod():
+        return
+    try:
+        probe_velero(Cluster.connect(None, namespace), readiness, asked=asked)
+    except UsageError as error:
+        if asked:
+            raise
+        readiness.add("velero", Level.OK, f"not looked at: {error.what} [{error.code}]")
 
 
 def _text(readiness: Readiness, quiet: bool) -> None:
