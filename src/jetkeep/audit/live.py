@@ -9,6 +9,7 @@ from jetkeep.audit.document import Document, of_plain
 from jetkeep.audit.findings import Report
 from jetkeep.audit.reading import Source
 from jetkeep.audit.run import judge
+from jetkeep.errors import ClusterError
 from jetkeep.kube import Cluster
 
 _RBAC = "rbac.authorization.k8s.io/v1"
@@ -38,9 +39,17 @@ def audit_live(cluster: Cluster) -> Report:
     """Look at one namespace of a cluster, and at what reaches into it.
 
     Raises:
-        ClusterError: the API server cannot be reached.
+        ClusterError: the API server cannot be reached, or this user may see nothing of the namespace.
     """
-    report = judge(list(_sources(cluster)), Report())
+    found = list(_sources(cluster))
+    if len(cluster.unseen) >= len(_OWN) and not any(one.documents for one in found):
+        raise ClusterError(
+            f"this user may see nothing in namespace {cluster.namespace}",
+            code="cluster.denied",
+            means="nothing was looked at",
+            hint="a user with the cluster role `view` sees all but Secrets",
+        )
+    report = judge(found, Report())
     report.files = 0
     report.unseen = list(cluster.unseen)
     return report

@@ -121,8 +121,8 @@ def _text(report: Report, show_suppressed: bool) -> None:
     for name, error in report.unread:
         say(f"UNREAD  {name}: {error.what}  [{error.code}]")
         say(f"        do: {error.hint}")
-    for unseen in report.unseen:
-        say(f"UNSEEN  {unseen}: this user may not list them")
+    if report.unseen:
+        say(f"UNSEEN  this user may not list {', '.join(report.unseen)}")
     for notice in report.notices:
         say(f"note    {notice}")
     counts = {word: sum(one.severity.word == word for one in report.findings) for word in ("error", "warning", "note")}

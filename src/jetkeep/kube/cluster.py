@@ -41,7 +41,9 @@ class Cluster:
             UsageError: the client is not installed, or neither a kubeconfig nor a service account is there.
         """
         try:
-            from kubernetes import client, config  # noqa: PLC0415 - an extra, and slow to import
+            import urllib3  # noqa: PLC0415 - an extra, and slow to import; so are the others
+            import yaml  # noqa: PLC0415
+            from kubernetes import client, config  # noqa: PLC0415
             from kubernetes.config.config_exception import ConfigException  # noqa: PLC0415
         except ImportError:
             raise UsageError(
@@ -61,7 +63,7 @@ class Cluster:
                 contexts, current = config.list_kube_config_contexts()
                 chosen = next((one for one in contexts if one["name"] == context), current)
                 found = str(chosen.get("context", {}).get("namespace", ""))
-        except (ConfigException, OSError) as failure:
+        except (ConfigException, OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as failure:
             raise UsageError(
                 "there is no cluster to look into: neither a kubeconfig nor a pod's service account can be used",
                 code="usage.kubeconfig",
@@ -69,6 +71,8 @@ class Cluster:
                 hint="set KUBECONFIG, or give --kube-context one of `kubectl config get-contexts`",
             ) from failure
         settings.retries = False
+        # Whether certificates are checked is said in the kubeconfig; once said it is not for us to repeat at each request.
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         return cls(client.ApiClient(settings), namespace or found or _DEFAULT_NAMESPACE)
 
     def objects(
