@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from jetkeep.cli import lagging
 from jetkeep.sandbox import Sandbox
 from tests.backing_up import run
 from tests.degraded.site import Site, asked, jetkeep
@@ -45,6 +47,7 @@ def mortal_store(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seawee
         yield own
 
 
+@pytest.mark.slow
 def test_while_the_store_is_down_backups_go_on_and_it_is_brought_what_it_missed(
     site: Site, mortal_store: Seaweed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +64,17 @@ def test_while_the_store_is_down_backups_go_on_and_it_is_brought_what_it_missed(
     monkeypatch.setenv("AWS_ENDPOINT_URL", mortal_store.endpoint)
     assert "repository offsite was brought what it missed: three" in site.backup("four")
     assert {"two", "three", "four"} <= set(site.labels("offsite"))
+
+
+def test_a_restore_does_not_wait_for_a_store_that_takes_connections_and_never_answers(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lagging, "_ASKING_S", 0.3)
+    site.lose("ORDERS")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert "whether one has a newer backup is not known" in jetkeep("restore")
+    assert site.messages("ORDERS") == 300
 
 
 # NATS is down.
@@ -130,6 +144,7 @@ def test_when_the_volume_is_lost_the_bucket_restores_and_fills_a_new_one(site: S
     assert "[repository.absent]" in told
     assert "offsite has 2 backups, the newest is two" in told
     assert "AHEAD: has 2 newer backups" in jetkeep("check", "-q")
+    jetkeep("drill", "-q", "--repo", "offsite")
     assert "offsite is: there is no repository" in jetkeep("restore")
     assert site.messages("ORDERS") == 300
     site.backup("three")

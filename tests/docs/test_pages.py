@@ -28,6 +28,11 @@ PAGES = [
     *sorted((ROOT / "docs/tutorial").glob("*.md")),
     *sorted((ROOT / "docs/how-to").glob("*.md")),
 ]
+#: Their commands are other pages', in another order: run with the slow tests.
+SLOW = {
+    "change-retention", "disaster-from-the-bucket", "move-from-nats-backup", "nack", "resize-the-pvc",
+    "restore-into-another-cluster", "rotate-keys", "upgrade",
+}  # fmt: skip
 LOSE = """#!{python}
 import asyncio, os, sys
 import nats
@@ -60,6 +65,7 @@ def pages() -> list[ParameterSet]:
     for page in PAGES:
         if text := "\n".join(lines(page)):
             marks = [pytest.mark.stores] if "gs://" in text or "az://" in text else []
+            marks += [pytest.mark.slow] if page.stem in SLOW else []
             found.append(pytest.param(page, marks=marks, id=page.stem))
     return found
 

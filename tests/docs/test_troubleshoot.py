@@ -38,7 +38,13 @@ def test_every_error_is_provoked_somewhere_and_the_page_has_each() -> None:
     assert len(named) >= 15
 
 
-@pytest.mark.parametrize("name", PROVOKED)
+#: The store is asked again and again for seconds; tests/object_stores/test_refusals.py has their codes in the default run.
+PATIENT = ("store.unreachable", "store.no-credentials")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow if one in PATIENT else []) for one in PROVOKED]
+)
 def test_the_error_says_what_the_page_says(site: Site, name: str) -> None:
     (words, code) = next(row for row in rows() if name_of(*row) == name)
     told = PROVOKED[name](site)
