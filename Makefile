@@ -5,10 +5,10 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 export JETKEEP_CACHE := $(CURDIR)/.servers
 
-.PHONY: demo test check matrix slow patient large stores bench setup clean help
+.PHONY: demo test check matrix slow patient large stores image e2e-node bench setup clean help
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
 setup: .venv/ready .servers/ready
 
@@ -54,6 +54,12 @@ large: setup ## 50 million gaps, 64 MiB messages, 10^5 subjects, 1,000 streams
 stores: setup ## the suite of stores on emulators of Azure and GCS (need npm, Go) and on the bucket in JETKEEP_TEST_STORE
 	@$(BIN)/python -m tests.object_stores.emulators
 	@$(BIN)/python -m pytest -n 2 -m stores
+
+image: setup ## the OCI image, on a Debian base of its own making (needs root, buildah, debootstrap): dist/
+	@$(BIN)/python -m tests.kube.image
+
+e2e-node: setup ## a real node: jobs back up, are killed, run out of everything; the node is lost, all comes back (root; 10 minutes)
+	@$(BIN)/python -m pytest -m e2e_node --timeout 900
 
 bench: setup ## side by side with the official CLI (needs its binary or Go)
 	@$(BIN)/python benchmarks/run.py
