@@ -38,7 +38,7 @@ def test_every_error_is_provoked_somewhere_and_the_page_has_each() -> None:
     assert len(named) >= 15
 
 
-#: The store is asked again and again for seconds; tests/object_stores/test_refusals.py has their codes in the default run.
+#: The store is asked again and again for seconds; tests/integration/test_several_repositories.py has their codes in the default run.
 PATIENT = ("store.unreachable", "store.no-credentials")
 
 
