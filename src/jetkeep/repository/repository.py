@@ -127,8 +127,8 @@ class Repository:
             UsageError: something else is there.
         """
         async for info in store.list(""):
-            if info.key.startswith(layout.LEASES):
-                continue  # what `check --store` could not take away
+            if info.key.startswith((layout.LEASES, "runs/")):
+                continue  # what `check --store` could not take away, or a run whose volume was emptied under it wrote last
             if not (seal_for and layout.generation_of(info.key) == 1):  # of an init that was killed
                 raise refusals.not_empty(store.url, info.key)
         document = RepositoryDocument(
