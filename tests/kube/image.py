@@ -84,6 +84,18 @@ def build(into: Path, *, fresh: bool = False) -> Built:
     return Built(archive, sbom, digest.read_text().strip())
 
 
+def pause() -> Path:
+    """The image of what holds a pod's network, and makes its volumes: the runtime base, asleep."""
+    _bases()
+    archive = cache() / "images" / "pause.oci.tar"
+    if not archive.exists():
+        _buildah("from", "--name=pause-working-container", "localhost/runtime")
+        _buildah("config", '--entrypoint=["/bin/sleep", "infinity"]', "pause-working-container")
+        _buildah("commit", "--quiet", "--rm", "pause-working-container", "localhost/pause:1")
+        _buildah("push", "localhost/pause:1", f"oci-archive:{archive}:localhost/pause:1")
+    return archive
+
+
 def _bud(*options: str) -> list[str]:
     return [
         "bud", "--quiet", "--isolation=chroot", "--build-arg=BUILDER=localhost/builder", "--build-arg=RUNTIME=localhost/runtime",
