@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from jetkeep.errors import BadDataError, JetkeepError, StoreFailedError
+from jetkeep.errors import AccessDeniedError, BadDataError, JetkeepError, StoreFailedError
 from jetkeep.model import Emit, Notice
-from jetkeep.repository import layout
+from jetkeep.repository import layout, runs
 from jetkeep.repository.documents import Backup, StreamEntry
 from jetkeep.repository.leases import Lease, lease, locked, remove_dead_leases
 from jetkeep.repository.locking import retained_until
@@ -81,6 +82,8 @@ async def expire(
         _compare_clocks(own)
         await remove_dead_leases(repository.store, now_ns() - own.ahead_ns)
         await repository.store.remove_unfinished(now_ns() - _UNFINISHED_NS)
+        with contextlib.suppress(AccessDeniedError):  # they are small, and cost nothing but their names
+            await runs.forget_old(repository, now_ns() - own.ahead_ns, own.check)
         # Only now, when others can see us: a backup that was committed or pinned before must count.
         backups = await _backups(repository)
         report = ExpireReport(await _decide(repository, backups, policy, now_ns()), dry_run)

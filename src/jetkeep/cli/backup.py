@@ -11,6 +11,8 @@ from jetkeep.cli.options import connection_options, output_options, repository_o
 
 if TYPE_CHECKING:
     from jetkeep.capture.run import BackupReport
+    from jetkeep.capture.sources import SetReport
+    from jetkeep.cli.recording import Recording
     from jetkeep.repository.documents import Backup
     from jetkeep.repository.fanout import Member
 
@@ -67,37 +69,64 @@ def command(
     from jetkeep.capture.run import BackupOptions, back_up
     from jetkeep.cli import backup_parts as parts
     from jetkeep.cli.progress import progress
+    from jetkeep.cli.recording import recorded
     from jetkeep.cli.running import run
-    from jetkeep.cli.settings import open_all, store_of
+    from jetkeep.cli.settings import open_all, repositories_meant, store_of
     from jetkeep.jetstream import connect
 
     store_of(repo)  # what is wrong with it is said before anything else is tried
     share = parts.chosen_shard(shard, shards, label)
     options = BackupOptions(streams, exclude, label=label, tags=tags, files=files)
+    names = repositories_meant(repo)
     if all_sources or share:
-        choose = parts.chosen_sources if all_sources else parts.chosen_source
-        of_set = run(
-            parts.back_up_parts(repo, choose(source, options, connection), label, share, force_unsealed, quiet)
-        )
+        chosen = (parts.chosen_sources if all_sources else parts.chosen_source)(source, options, connection)
+
+        async def of_parts() -> SetReport:
+            async with recorded("backup", names, source=source or "", quiet=quiet) as recording:
+                taken = await parts.back_up_parts(repo, chosen, label, share, force_unsealed, quiet)
+                parts.note_set(recording, taken)
+                return taken
+
+        of_set = run(of_parts())
         parts.print_set_json(of_set) if as_json else parts.print_set(of_set)
         return parts.status_of(of_set)
     (one,) = parts.chosen_source(source, options, connection)
     settings = one.settings()
 
     async def operation() -> BackupReport:
-        async with connect(settings) as js:
-            if one.options.files:
-                await parts.refuse_unsealed(repo, force_unsealed)
-            into = await open_all(repo)
-            with progress(quiet) as emit:
-                report = await back_up(js, into, one.options, emit=emit, now_ns=time.time_ns)
-        await catch_up(report, quiet)
+        async with recorded("backup", names, source=one.options.source, quiet=quiet) as recording:
+            async with connect(settings) as js:
+                if one.options.files:
+                    await parts.refuse_unsealed(repo, force_unsealed)
+                into = await open_all(repo)
+                with progress(quiet) as emit:
+                    report = await back_up(js, into, one.options, emit=emit, now_ns=time.time_ns)
+            await catch_up(report, quiet)
+            recording.works_on(*into.opened)
+            note_backup(recording, report)
         return report
 
     report = run(operation())
     _print_json(report) if as_json else print_report(report)
+    return status_of(report)
+
+
+def status_of(report: BackupReport) -> int:
+    """3 where a stream failed, or a required repository does not have the backup."""
     missed = any(one.required for one in report.into.missed)
     return 3 if missed or report.backup.status != "complete" else 0
+
+
+def note_backup(recording: Recording, report: BackupReport) -> None:
+    """What the record of the run tells."""
+    backup, facts = report.backup, recording.facts
+    whole = [entry for entry in backup.streams if entry.status == "complete"]
+    facts.label = facts.label or (backup.set.label if backup.set else backup.label)
+    facts.streams += len(whole)
+    facts.failed += len(backup.streams) - len(whole)
+    for name in ("messages", "bytes", "stored_bytes", "gaps"):
+        setattr(facts, name, getattr(facts, name) + sum(getattr(entry, name) for entry in whole))
+    recording.ended(status_of(report), partial=bool(status_of(report)))
 
 
 async def catch_up(report: BackupReport, quiet: bool) -> None:

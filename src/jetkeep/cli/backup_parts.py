@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jetkeep.capture.run import BackupOptions
     from jetkeep.capture.sharding import Shard
     from jetkeep.capture.sources import PartReport, SetReport, Source
+    from jetkeep.cli.recording import Recording
     from jetkeep.config.file import SourceTable
     from jetkeep.repository.fanout import FanOut
 
@@ -132,6 +133,19 @@ async def back_up_parts(
     if taken:
         await catch_up(taken[-1], quiet)
     return report
+
+
+def note_set(recording: Recording, report: SetReport) -> None:
+    """What the record of the run tells."""
+    from jetkeep.cli.backup import note_backup
+
+    recording.facts.label = report.label
+    taken = [one.report for one in report.parts if one.report]
+    for one in taken:
+        note_backup(recording, one)
+    if taken:
+        recording.works_on(*taken[-1].into.opened)
+    recording.ended(status_of(report), partial=bool(status_of(report)))
 
 
 def status_of(report: SetReport) -> int:

@@ -38,6 +38,7 @@ def command(labels: tuple[str, ...], source: str | None, target: str | None, as_
     """
     from jetkeep.catalog import members
     from jetkeep.cli.progress import progress
+    from jetkeep.cli.recording import recorded
     from jetkeep.cli.running import run
     from jetkeep.cli.settings import open_or_create_repository, open_repository, other_repositories
     from jetkeep.replicate import copy_backups
@@ -49,9 +50,14 @@ def command(labels: tuple[str, ...], source: str | None, target: str | None, as_
         wanted = [one for label in labels for one in await members(begin, label)]
         done = []
         for one in targets:
-            into = await open_or_create_repository(one)
-            with progress(quiet) as emit:
-                done.append((into, await copy_backups(begin, into, labels=wanted, emit=emit, now_ns=time.time_ns)))
+            async with recorded("copy", [one], quiet=quiet) as recording:
+                into = await open_or_create_repository(one)
+                recording.works_on(into)
+                with progress(quiet) as emit:
+                    report = await copy_backups(begin, into, labels=wanted, emit=emit, now_ns=time.time_ns)
+                recording.facts.backups, recording.facts.bytes = len(report.copied), report.bytes
+                recording.ended(3 if report.failed else 0, partial=bool(report.failed))
+            done.append((into, report))
         return done
 
     done = run(operation())

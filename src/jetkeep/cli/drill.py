@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jetkeep.drill import DrillOptions, DrillReport
     from jetkeep.errors import JetkeepError
     from jetkeep.evidence.signing import Signer
+    from jetkeep.repository.repository import Repository
     from jetkeep.repository.sets import RestorePoint
 
 
@@ -161,15 +162,40 @@ async def _drill(
     quiet: bool,
 ) -> tuple[RestorePoint, list[DrillReport], JetkeepError | None]:
     """Rehearse a backup, or of a set each part that has the streams: in a sandbox and with evidence of its own."""
+    from jetkeep.cli.recording import recorded
+    from jetkeep.cli.settings import open_repository
+
+    async with recorded("drill", [repo], source=source or "", quiet=quiet) as recording:
+        repository = await open_repository(repo)
+        recording.works_on(repository)
+        done = await _drill_all(repository, streams, label, source, options, ask_source, quiet)
+        point, reports, unanswered = done
+        recording.facts.label, recording.facts.streams = point.label, sum(len(one.streams) for one in reports)
+        recording.facts.failed = sum(not stream.good for one in reports for stream in one.streams)
+        recording.facts.rto_seconds = max((one.rto_seconds for one in reports), default=None)
+        recording.facts.rpo_seconds = max((one.rpo_seconds for one in reports), default=None)
+        worst = next((one.status for one in reports if one.status), 0)
+        recording.ended(worst or (unanswered.exit_status if unanswered else 0), partial=not worst and bool(unanswered))
+    return done
+
+
+async def _drill_all(
+    repository: Repository,
+    streams: tuple[str, ...],
+    label: str | None,
+    source: str | None,
+    options: DrillOptions,
+    ask_source: bool,
+    quiet: bool,
+) -> tuple[RestorePoint, list[DrillReport], JetkeepError | None]:
     from jetkeep.catalog import choose_streams, find_point, having, reading
     from jetkeep.cli.progress import progress
-    from jetkeep.cli.settings import open_repository, server_settings
+    from jetkeep.cli.settings import server_settings
     from jetkeep.drill import behind, choose_at_random, drill
     from jetkeep.errors import ServerError
     from jetkeep.jetstream import connect
     from jetkeep.repository.sets import alone
 
-    repository = await open_repository(repo)
     if options.chosen == "random":
         point = alone(await choose_at_random(repository, streams, source, seed=options.seed))
     else:

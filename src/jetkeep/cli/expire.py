@@ -84,6 +84,7 @@ async def _expire_all(repo: str | None, policy: Policy, dry_run: bool, quiet: bo
         JetkeepError: nothing was done anywhere: the first one's error.
     """
     from jetkeep.cli.progress import progress
+    from jetkeep.cli.recording import recorded
     from jetkeep.cli.settings import configuration, open_repository, policy_of, repositories_to_expire
     from jetkeep.errors import JetkeepError
     from jetkeep.expire import expire
@@ -93,10 +94,13 @@ async def _expire_all(repo: str | None, policy: Policy, dry_run: bool, quiet: bo
         table = config.repositories.get(name or next(iter(config.repositories), ""))
         one = _Done(name or "", table.url if table else repo or "", not name or not table or config.required(name))
         try:
-            repository = await open_repository(name, read=False)
-            with progress(quiet) as emit:
-                own = policy_of(name) if policy.empty else policy
-                report = await expire(repository, own, now_ns=time.time_ns, emit=emit, dry_run=dry_run)
+            async with recorded("expire", [name], quiet=quiet, dry_run=dry_run) as recording:
+                repository = await open_repository(name, read=False)
+                recording.works_on(repository)
+                with progress(quiet) as emit:
+                    own = policy_of(name) if policy.empty else policy
+                    report = await expire(repository, own, now_ns=time.time_ns, emit=emit, dry_run=dry_run)
+                recording.facts.backups = len(report.expired)
         except JetkeepError as failure:
             done.append(replace(one, error=failure))
         else:

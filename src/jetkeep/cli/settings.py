@@ -177,6 +177,12 @@ def policy_of(name: str | None) -> Policy:
     )
 
 
+def repositories_meant(repo: str | None) -> list[str | None]:
+    """The repository at `--repo`, else all of the configuration, else the one in the environment."""
+    names: list[str | None] = [] if repo else [*configuration().repositories]
+    return names or [repo]
+
+
 def repositories_to_expire(repo: str | None) -> list[str | None]:
     """The repository at `--repo`, else all configured ones that say what they keep, else the first."""
     tables = configuration().repositories

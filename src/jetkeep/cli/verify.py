@@ -52,6 +52,7 @@ def command(
     """
     from jetkeep.catalog import find_point, members
     from jetkeep.cli.progress import progress
+    from jetkeep.cli.recording import recorded
     from jetkeep.cli.running import run
     from jetkeep.cli.settings import open_repository, other_repositories, others_if_any
     from jetkeep.repository.leases import lease_if_possible
@@ -59,8 +60,18 @@ def command(
 
     elsewhere = [source] if source else other_repositories(repo) if mend else others_if_any(repo)
 
-    async def operation() -> tuple[VerifyReport, dict[str, Repair]]:
-        repository = await open_repository(repo)
+    async def recorded_operation() -> tuple[VerifyReport, dict[str, Repair]]:
+        async with recorded("verify", [repo], quiet=quiet) as recording:
+            repository = await open_repository(repo)
+            recording.works_on(repository)
+            report, repairs = await operation(repository)
+            recording.ended(0 if report.sound else 30)
+            recording.facts.backups, recording.facts.bytes = report.backups, report.bytes
+            recording.facts.messages = report.messages
+            recording.facts.damage = sum(one.severity == "damage" for one in report.findings)
+        return report, repairs
+
+    async def operation(repository: Repository) -> tuple[VerifyReport, dict[str, Repair]]:
         wanted = (await find_point(repository, None)).label if label == "latest" else label
         labels = await members(repository, wanted) if wanted else ["*"]
         repairs: dict[str, Repair] = {}
@@ -77,7 +88,7 @@ def command(
         return report, repairs
 
     began = time.monotonic()
-    report, repairs = run(operation())
+    report, repairs = run(recorded_operation())
     _print(report, repairs, time.monotonic() - began, as_json)
     return 0 if report.sound else 30
 

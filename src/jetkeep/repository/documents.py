@@ -335,6 +335,36 @@ class Pin(Document):
     reason: str
 
 
+class RunRecord(Document):
+    """`runs/<time>-<kind>-<outcome>-<nonce>.json`: that something was done here, or failed; nothing depends on it.
+
+    Counts are of what that kind of run counts, 0 elsewhere: `bytes` and `stored_bytes`, `messages` and `gaps` (sequences) of
+    a backup; `streams` and `failed`; `backups` that were copied or let go; `damage` that was found. `label` is the backup's,
+    or the set's. A drill has `rto_seconds` and `rpo_seconds`.
+    """
+
+    kind: Annotated[str, Meta(pattern=r"\A[a-z]{1,16}\Z")]
+    outcome: Literal["success", "partial", "failure"]
+    started_at: Moment
+    finished_at: Moment
+    exit_status: Count = 0
+    error: str = ""
+    host: str = ""
+    tool: str = ""
+    source: str = ""
+    label: str = ""
+    streams: Count = 0
+    failed: Count = 0
+    messages: Count = 0
+    bytes: Count = 0
+    stored_bytes: Count = 0
+    gaps: Count = 0
+    backups: Count = 0
+    damage: Count = 0
+    rto_seconds: float | None = None
+    rpo_seconds: float | None = None
+
+
 class Owner(Part):
     """Who holds a lease; `process` names the process for all time, empty when that is not possible."""
 

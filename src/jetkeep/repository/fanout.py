@@ -130,6 +130,11 @@ class FanOut:
         return into
 
     @property
+    def opened(self) -> list[Repository]:
+        """Those that could be opened, whatever became of the backup there."""
+        return [one.repository for one in self.members if one.repository]
+
+    @property
     def far(self) -> bool:
         """Whether one of them answers each call over a network."""
         return any(one.open.store.remote for one in self._alive)

@@ -11,7 +11,7 @@ from jetkeep.repository.names import escape
 
 REPOSITORY = "jetkeep.json"
 BACKUPS, PINS, EVIDENCE, LEASES, SOURCES = "backups/", "pins/", "evidence/", "leases/", "sources/"
-INDEX, KEYS = "index/", "keys/"
+INDEX, KEYS, RUNS = "index/", "keys/", "runs/"
 #: Behind the names of objects that only recipients can read.
 SEALED = ".sealed"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
@@ -26,6 +26,7 @@ _KEYS = re.compile(r"keys/(\d{8})\.json")
 _OWN = re.compile(r"-[0-9a-f]{16}(?:-\d{1,4})?\.(?:parquet|json\.zst|tar\.zst)(?:\.sealed)?\Z")
 _INDEX = re.compile(r"index/(full|tail)-\d{8}-[0-9a-f]{16}\.json\.zst")
 _EVIDENCE = re.compile(r"evidence/(\d{8}|[1-9]\d{8,15})\.json")
+_RUN = re.compile(r"runs/(\d{8}T\d{6}Z)-([a-z]{1,16})-(success|partial|failure)-[0-9a-f]{16}\.json")
 _PROBE = re.compile(r"leases/probe-[0-9a-f]{16}\.txt")
 _LABELLED = re.compile(rf"(?:backups|pins)/({_LABEL})\.json")
 
@@ -80,6 +81,22 @@ def evidence_number(key: str) -> int | None:
     """The number of a drill's document; None when the key is no such."""
     found = _EVIDENCE.fullmatch(key)
     return int(found[1]) if found else None
+
+
+def run_key(finished: datetime, kind: str, outcome: str, nonce: str) -> str:
+    """The record of a run; names sort by time, and tell enough to count runs by."""
+    return f"{RUNS}{finished.astimezone(UTC):%Y%m%dT%H%M%SZ}-{kind}-{outcome}-{nonce}.json"
+
+
+def run_of(key: str) -> tuple[datetime, str, str] | None:
+    """When a run ended, its kind and outcome; None when the key is no record's."""
+    found = _RUN.fullmatch(key)
+    try:
+        return (
+            (datetime.strptime(found[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC), found[2], found[3]) if found else None
+        )
+    except ValueError:
+        return None
 
 
 def label_of(key: str) -> str | None:
