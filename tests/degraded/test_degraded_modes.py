@@ -73,7 +73,7 @@ def test_a_restore_does_not_wait_for_a_store_that_takes_connections_and_never_an
     site.lose("ORDERS")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert "whether one has a newer backup is not known" in jetkeep("restore")
+        assert "whether offsite has a newer backup is not known" in jetkeep("restore")
     assert site.messages("ORDERS") == 300
 
 
@@ -110,6 +110,7 @@ def test_on_a_full_volume_the_bucket_takes_the_backup_and_expire_makes_room(site
             while True:
                 ballast.write(bytes(4096))
         site.publish("ORDERS", 50)
+        site.publish("NEW", 5)
         told = site.backup("three", check=3)
         assert "repository local (required) does NOT have this backup" in told
         assert "[store.full]" in told
@@ -123,7 +124,9 @@ def test_on_a_full_volume_the_bucket_takes_the_backup_and_expire_makes_room(site
         told = jetkeep("restore", check=40)
         assert "offsite has a newer backup than local: three" in told
         assert "[restore.newer-elsewhere]" in told
-        jetkeep("restore", "-q", "--repo", "offsite")
+        assert "nothing was restored; local has none" in jetkeep("restore", "NEW", check=40)
+        jetkeep("restore", "--backup", "two", "--dry-run")
+        jetkeep("restore", "ORDERS", "-q", "--repo", "offsite")
         assert site.messages("ORDERS") == 350
 
         jetkeep("expire", "--keep-last", "1", "--repo", "local")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jetkeep.replicate import Lag
     from jetkeep.repository.documents import Backup
     from jetkeep.repository.repository import Repository
+    from jetkeep.repository.sets import RestorePoint
 
 #: For the question whether another repository has a newer backup: a restore waits for no store that is down.
 _ASKING_S = 10.0
@@ -103,28 +104,47 @@ async def point_elsewhere(absent: NoRepositoryError) -> NoRepositoryError:
     )
 
 
-async def refuse_older(repository: Repository, source: str | None, tell: Callable[[str], None]) -> None:
-    """Restore the first repository's newest backup only when no other has one that is newer: it may have been full, or away.
+async def refuse_older(
+    repository: Repository, streams: Sequence[str], source: str | None, tell: Callable[[str], None]
+) -> None:
+    """Restore from the first repository only when no other has what is wanted newer: it may have been full, or away.
 
     Raises:
         CannotRestoreError: another one has, and which.
     """
-    backups, _ = await repository.backups()
-    try:
-        async with asyncio.timeout(_ASKING_S):
-            others = await other_states(backups)
-    except TimeoutError:
-        tell(
-            f"the other repositories did not answer within {_ASKING_S:.0f} s: whether one has a newer backup is not known"
-        )
-        return
-    for one in others:
-        ahead = [backup for backup in one.lag.ahead if source in (None, backup.source)] if one.lag else []
-        if ahead and backups:
-            newest = ahead[-1]
-            raise CannotRestoreError(
-                f"{one.name} has a newer backup than {one.first}: {newest.label}, begun {newest.started_at}",
-                code="restore.newer-elsewhere",
-                means=f"nothing was restored; the newest of {one.first} began {backups[-1].started_at}",
-                hint=f"--repo {one.name} takes the newer one, --backup {backups[-1].label} this one",
+    from jetkeep.cli.settings import configuration, open_repository
+
+    mine = await _newest(repository, streams, source)
+    first, *names = configuration().repositories
+    for name in names:
+        try:
+            async with asyncio.timeout(_ASKING_S):
+                theirs = await _newest(await open_repository(name, read=False), streams, source)
+        except UsageError:
+            raise
+        except (JetkeepError, TimeoutError) as failure:
+            why = failure.what if isinstance(failure, JetkeepError) else f"no answer within {_ASKING_S:g} s"
+            tell(f"whether {name} has a newer backup is not known: {why}")
+            continue
+        if theirs and (mine is None or (theirs.started > mine.started and set(theirs.sources) & set(mine.sources))):
+            instead = (
+                f"the newest of {first} is {mine.label} of {mine.started:%Y-%m-%d %H:%M}"
+                if mine
+                else f"{first} has none"
             )
+            raise CannotRestoreError(
+                f"{name} has a newer backup than {first}: {theirs.label} of {theirs.started:%Y-%m-%d %H:%M}",
+                code="restore.newer-elsewhere",
+                means=f"nothing was restored; {instead}",
+                hint=f"--repo {name} takes the newer one" + (f", --backup {mine.label} the older one" if mine else ""),
+            )
+
+
+async def _newest(repository: Repository, streams: Sequence[str], source: str | None) -> RestorePoint | None:
+    """What a restore would take, None where nothing fits."""
+    from jetkeep.catalog import find_point
+
+    try:
+        return await find_point(repository, None, streams, source)
+    except (UsageError, NoRepositoryError):
+        return None

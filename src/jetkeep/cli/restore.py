@@ -125,7 +125,7 @@ async def _restore(
     from jetkeep.restore.run import plan_restore, restore
 
     settings = server_settings(connection)
-    repository = await _opened(repo, label, source, quiet)
+    repository = await _opened(repo, label, streams, source, quiet)
     point = await find_point(repository, label, streams, source)
     async with reading(repository, *point.backups, now_ns=time.time_ns) as held, connect(settings) as js:
         chosen = await choose_streams(repository, point, streams, exclude)
@@ -161,7 +161,7 @@ async def _restore_all(
     from jetkeep.catalog import find_point
     from jetkeep.cli import restore_sources as accounts
 
-    repository = await _opened(repo, label, None, quiet)
+    repository = await _opened(repo, label, (), None, quiet)
     point = await find_point(repository, label)
     done = await accounts.restore_all(repository, point, exclude, options, dry_run=dry_run, quiet=quiet)
     accounts.print_all_json(done, point.label) if as_json else accounts.print_all(done, point.label)
@@ -169,14 +169,16 @@ async def _restore_all(
     return 3 if failed and len(failed) < len(done) and not dry_run else next(iter(failed), 0)
 
 
-async def _opened(repo: str | None, label: str | None, source: str | None, quiet: bool) -> Repository:
+async def _opened(
+    repo: str | None, label: str | None, streams: tuple[str, ...], source: str | None, quiet: bool
+) -> Repository:
     from jetkeep.cli.lagging import refuse_older
     from jetkeep.cli.progress import notices
     from jetkeep.cli.settings import configuration, open_to_read
 
     repository = await open_to_read(repo, quiet=quiet)
     if not (repo or label) and len(configuration().repositories) > 1:
-        await refuse_older(repository, source, notices(quiet))
+        await refuse_older(repository, streams, source, notices(quiet))
     return repository
 
 
