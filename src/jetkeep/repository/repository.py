@@ -127,7 +127,7 @@ class Repository:
             UsageError: something else is there.
         """
         async for info in store.list(""):
-            if info.key.startswith((layout.LEASES, "runs/")):
+            if info.key.startswith((layout.LEASES, layout.RUNS)):
                 continue  # what `check --store` could not take away, or a run whose volume was emptied under it wrote last
             if not (seal_for and layout.generation_of(info.key) == 1):  # of an init that was killed
                 raise refusals.not_empty(store.url, info.key)
