@@ -26,15 +26,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import yaml
-
 from tests.kube import dns, private
 
 #: Of the node, on a bridge of its own; pods reach what listens here, such as a test's S3 server.
 ADDRESS = "192.168.77.2"
 _PODS = "10.77.0.0/16"
 _SERVICES = "10.96.0.0/16"
-_TOKEN = "all-may"  # noqa: S105 - nobody else is in this network
+_TOKEN = "all-may"
 _API = "https://127.0.0.1:6443"
 _SOCKET = "/run/containerd/containerd.sock"
 PAUSE = "localhost/pause:1"
@@ -92,7 +90,9 @@ class Cluster:
         self.folder = folder
         self.kubeconfig = folder / "kubeconfig"
         self.node = ""
-        self._programs = {name: kube for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")}
+        self._programs = dict.fromkeys(
+            ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"), kube
+        )
         self._programs["local-path-provisioner"] = provisioner
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._dns: dns.Server | None = None
@@ -105,7 +105,9 @@ class Cluster:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -156,8 +158,8 @@ class Cluster:
         return False
 
     def _get(self, path: str) -> str:
-        request = urllib.request.Request(_API + path, headers={"Authorization": f"Bearer {_TOKEN}"})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=5, context=dns.trusting()) as answer:  # noqa: S310
+        request = urllib.request.Request(_API + path, headers={"Authorization": f"Bearer {_TOKEN}"})
+        with urllib.request.urlopen(request, timeout=5, context=dns.trusting()) as answer:
             return str(answer.read().decode())
 
     def _services(self) -> Mapping[str, Sequence[str]]:
@@ -202,13 +204,14 @@ class Cluster:
         (disk / "kubelet.json").write_text(json.dumps(_kubelet(disk)))
         (disk / "helper.yaml").write_text(_HELPER_POD)
         (disk / "local-path.json").write_text(
-            json.dumps({"nodePathMap": [{"node": "DEFAULT_PATH_FOR_NON_LISTED_NODES", "paths": [str(disk / "volumes")]}]})
+            json.dumps(
+                {"nodePathMap": [{"node": "DEFAULT_PATH_FOR_NON_LISTED_NODES", "paths": [str(disk / "volumes")]}]}
+            )
         )
         network = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": True, "hairpinMode": True,
                    "ipam": {"type": "host-local", "ranges": [[{"subnet": _PODS}]], "routes": [{"dst": "0.0.0.0/0"}]}}  # fmt: skip
-        plugins = [network, {"type": "portmap", "capabilities": {"portMappings": True}}, {"type": "loopback"}]
         (self.folder / "cni" / "10-bridge.conflist").write_text(
-            json.dumps({"cniVersion": "1.0.0", "name": "pods", "plugins": plugins[:2]})
+            json.dumps({"cniVersion": "1.0.0", "name": "pods", "plugins": [network]})
         )
         self.apply(_STORAGE_CLASS)
 
@@ -222,7 +225,7 @@ class Cluster:
             self._kill(name)
         group = os.environ[private.GROUP]
         for _ in range(100):
-            alive = list(private.members(group)) + [pid for pid in _pids("containerd-shim")]
+            alive = [*private.members(group), *_pids("containerd-shim")]
             for pid in alive:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -261,7 +264,9 @@ class Cluster:
     def kubectl(self, *arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
         """The command that a user types; bounded by its own 60 s."""
         program = Path(sys.executable).parent / "kubectl"
-        return _run([str(program), f"--kubeconfig={self.kubeconfig}", "--request-timeout=60s", *arguments], stdin, check)
+        return _run(
+            [str(program), f"--kubeconfig={self.kubeconfig}", "--request-timeout=60s", *arguments], stdin, check
+        )
 
     def apply(self, manifests: str) -> None:
         """Apply YAML as `kubectl apply -f -` does."""

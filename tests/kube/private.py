@@ -119,7 +119,7 @@ def _remove_groups(group: str) -> None:
             for folder, _, _ in os.walk(top, topdown=False):
                 # The kernel takes a moment to bury what it killed.
                 with contextlib.suppress(OSError):
-                    os.rmdir(folder)
+                    Path(folder).rmdir()
             time.sleep(0.05)
 
 

@@ -85,12 +85,14 @@ class Seaweed:
 
     Args:
         users: names to what each may do besides `admin`, who may everything.
+        address: where it listens.
 
     Attributes:
         endpoint: the S3 API's URL.
     """
 
-    def __init__(self, users: Mapping[str, Sequence[str]] = USERS) -> None:
+    def __init__(self, users: Mapping[str, Sequence[str]] = USERS, address: str = "127.0.0.1") -> None:
+        self._address = address
         self.users: dict[str, Sequence[str]] = {ADMIN: ["Admin", "Read", "List", "Tagging", "Write"], **users}
         self.endpoint = ""
         self._ports: dict[str, int] = {}
@@ -204,12 +206,12 @@ class Seaweed:
             for name, port in self._ports.items()
         ]
         command = [
-            str(Path(sys.executable).parent / "weed"), "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports,
+            str(Path(sys.executable).parent / "weed"), "mini", f"-dir={data}", f"-ip={self._address}", f"-ip.bind={self._address}", *ports,
             f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false",
             "-webdav=false", "-admin.ui=false", "-master.telemetry=false",
         ]  # fmt: skip
         self._process = self._guard.start(command, self.log, cwd=self._guard.folder)
-        self.endpoint = f"http://127.0.0.1:{self._ports['s3']}"
+        self.endpoint = f"http://{self._address}:{self._ports['s3']}"
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             if self._stores():
