@@ -5,7 +5,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 export JETKEEP_CACHE := $(CURDIR)/.servers
 
-.PHONY: demo test check matrix slow patient large stores image e2e-node bench setup clean help
+.PHONY: demo test check matrix slow patient large stores image e2e-node e2e-velero bench setup clean help
 
 help: ## what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -60,6 +60,12 @@ image: setup ## the OCI image, on a Debian base of its own making (needs root, b
 
 e2e-node: setup ## a real node: jobs back up, are killed, run out of everything; the node is lost, all comes back (root; 10 minutes)
 	@$(BIN)/python -m pytest -m e2e_node --timeout 900
+
+e2e-velero: image ## Velero on the real node: a namespace is saved, lost, brought back and restored (root, Go; 2 minutes, once 15 to build)
+	@$(BIN)/python -m tests.kube.binaries
+	@$(BIN)/python -m tests.kube.local_path
+	@$(BIN)/python -m tests.kube.velero
+	@$(BIN)/python -m tests.kube.private $(BIN)/python -m pytest -m e2e_velero --timeout 600 tests/e2e_velero
 
 bench: setup ## side by side with the official CLI (needs its binary or Go)
 	@$(BIN)/python benchmarks/run.py

@@ -6,10 +6,14 @@ python -m tests.kube.velero schemas    # derive tests/kube/velero_schemas.json f
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +25,13 @@ IMAGE = f"docker.io/velero/velero:{VELERO}"
 PLUGIN_IMAGE = f"docker.io/velero/velero-plugin-for-aws:{PLUGIN}"
 SCHEMAS = Path(__file__).with_name("velero_schemas.json")
 _MODULE = "github.com/vmware-tanzu/velero"
-_PROGRAMS = ("velero/cmd/velero", "velero/cmd/velero-restore-helper", "velero-plugin-for-aws/velero-plugin-for-aws")
+_PLUGIN = "velero-plugin-for-aws"
+_PROGRAMS = (
+    "velero/cmd/velero",
+    "velero/cmd/velero-restore-helper",
+    f"{_PLUGIN}/{_PLUGIN}",
+    f"{_PLUGIN}/hack/cp-plugin",
+)
 #: Velero replaces kopia by its fork, which a module that requires it has to say again. Of cli-runtime 0.33.12, which its
 #: go.mod names, not every module proxy has the bytes: the next patch release does as well.
 _GO_MOD = f"""module velero-for-tests
@@ -50,6 +60,7 @@ class Programs(NamedTuple):
     velero: Path
     restore_helper: Path
     plugin: Path
+    cp_plugin: Path
 
 
 def cache() -> Path:
@@ -73,12 +84,63 @@ def programs(*, build: bool = True) -> Programs | None:
     (folder / "go.mod").write_text(_GO_MOD)
     flags = f"-s -w -X {_MODULE}/pkg/buildinfo.Version={VELERO}"
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod"}
-    for one in _PROGRAMS:
-        target = folder / one.rpartition("/")[2]
+    for one, target in zip(_PROGRAMS, found, strict=True):
         command = ["nice", "go", "build", "-ldflags", flags, "-o", f"{target}.new", f"github.com/vmware-tanzu/{one}"]
         subprocess.run(command, cwd=folder, env=environment, check=True)
         Path(f"{target}.new").replace(target)
     return found
+
+
+def image(into: Path, name: str, files: Mapping[str, Path], entrypoint: Sequence[str]) -> Path:
+    """An image of static programs and nothing else, as an archive that `ctr images import` takes."""
+    layer = into / f"{hashlib.sha256(name.encode()).hexdigest()[:12]}.layer.tar"
+    with tarfile.open(layer, "w") as tar:
+        folder = tarfile.TarInfo("tmp")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
+        tar.addfile(folder)
+        for target, source in files.items():
+            entry = tar.gettarinfo(source, target.lstrip("/"))
+            entry.mode, entry.uid, entry.gid = 0o755, 0, 0
+            with source.open("rb") as program:
+                tar.addfile(entry, program)
+    with layer.open("rb") as written:
+        digest = hashlib.file_digest(written, "sha256").hexdigest()
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Entrypoint": list(entrypoint), "Env": ["PATH=/:/bin:/plugins", "HOME=/tmp"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+    }
+    archive = into / f"{layer.name.partition('.')[0]}.tar"
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    with tarfile.open(archive, "w") as tar:
+        for at, value in (("manifest.json", manifest), ("config.json", config)):
+            raw = json.dumps(value).encode()
+            entry = tarfile.TarInfo(at)
+            entry.size = len(raw)
+            tar.addfile(entry, io.BytesIO(raw))
+        tar.add(layer, "layer.tar")
+    layer.unlink()
+    return archive
+
+
+def images(into: Path) -> list[Path]:
+    """Velero's image and its plugin's, as archives.
+
+    Raises:
+        subprocess.CalledProcessError: Go could not build them.
+    """
+    built = programs()
+    assert built is not None
+    return [
+        image(into, IMAGE, {"/velero": built.velero, "/velero-restore-helper": built.restore_helper}, ["/velero"]),
+        image(
+            into,
+            PLUGIN_IMAGE,
+            {f"/plugins/{_PLUGIN}": built.plugin, "/bin/cp-plugin": built.cp_plugin},
+            ["cp-plugin", f"/plugins/{_PLUGIN}", f"/target/{_PLUGIN}"],
+        ),
+    ]
 
 
 def module() -> Path:
