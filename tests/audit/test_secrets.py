@@ -98,9 +98,8 @@ def test_a_secret_inside_of_base64_is_found(tmp_path: Path) -> None:
 
 
 def test_any_other_value_of_a_secret_in_a_file_is_told_once(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(
-        "apiVersion: v1\nkind: Secret\nstringData:\n  password: correct-horse\n  empty: ''\n"
-    )
+    values = "  password: correct-horse\n  empty: ''\n  NATS_URL: nats://nats.nats.svc:4222\n"
+    (tmp_path / "a.yaml").write_text(f"apiVersion: v1\nkind: Secret\nstringData:\n{values}")
     [found] = audit([str(tmp_path)]).findings
     assert (found.rule.id, found.place.line) == ("JK010", 4)
 

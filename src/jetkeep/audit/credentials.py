@@ -31,6 +31,8 @@ _SECRET_KEY = re.compile(
 _ASSIGNED = re.compile(
     r"""^\s*(?:export\s+)?["']?(?P<key>[\w.-]+)["']?\s*[:=]\s*["']?(?P<value>[^\s"',;#}]+)""", re.MULTILINE
 )
+#: An address alone: nothing that would have to be secret.
+_OPEN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.:_/-]+")
 _WORD = re.compile(r"[A-Za-z0-9+_=-]{32,}")
 #: Certificates, and the JWTs that were judged already.
 _PUBLIC_BLOCK = re.compile(
@@ -202,7 +204,8 @@ def _path(value: str) -> bool:
 def _stated(document: Document, path: tuple[str, ...], node: Node) -> Iterator[Finding]:
     """A Secret's value that has no form of its own."""
     text = _decoded(node.text) if path[0] == "data" else node.text
-    if not document.live and text.strip() and _real(text):
+    open_url = _OPEN_URL.fullmatch(text.strip()) and not _SECRET_KEY.search(path[-1])
+    if not document.live and text.strip() and _real(text) and not open_url:
         yield _finding(document, RULES["JK010"], node.line, f"a value{_under(path)}")
 
 
