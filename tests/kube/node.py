@@ -188,11 +188,10 @@ class Cluster:
             "kubelet", f"--config={disk / 'kubelet.json'}", f"--kubeconfig={self.kubeconfig}", f"--root-dir={disk / 'kubelet'}",
             f"--hostname-override={name}", f"--node-ip={ADDRESS}",
         )  # fmt: skip
-        if "kube-proxy" not in self._running:
-            self._start(
-                "kube-proxy", f"--kubeconfig={self.kubeconfig}", f"--cluster-cidr={_PODS}", f"--hostname-override={name}",
-                "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0",
-            )  # fmt: skip
+        self._start(
+            "kube-proxy", f"--kubeconfig={self.kubeconfig}", f"--cluster-cidr={_PODS}", f"--hostname-override={name}",
+            "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0",
+        )  # fmt: skip
         self._start(
             "local-path-provisioner", "start", f"--config={disk / 'local-path.json'}", f"--helper-image={PAUSE}",
             f"--helper-pod-file={disk / 'helper.yaml'}", f"--kubeconfig={self.kubeconfig}",
@@ -221,7 +220,7 @@ class Cluster:
 
     def kill_node(self) -> None:
         """As a power cut: kubelet, containerd and every container at once, with no word to the API server; its disk stays."""
-        for name in ("local-path-provisioner", "kubelet", "containerd"):
+        for name in ("local-path-provisioner", "kube-proxy", "kubelet", "containerd"):
             self._kill(name)
         group = os.environ[private.GROUP]
         for _ in range(100):
