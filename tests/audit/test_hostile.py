@@ -86,3 +86,9 @@ def test_nothing_to_look_at_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(UsageError) as told:
         audit([name])
     assert told.value.code == "audit.nothing"
+
+
+def test_a_text_full_of_secrets_is_told_of_and_not_for_ever(tmp_path: Path) -> None:
+    keys = "".join(f"    AKIA{at:016}\n" for at in range(100_000))
+    report = look(tmp_path, f"kind: ConfigMap\ndata:\n  keys: |\n{keys}".encode())
+    assert sum(one.rule.id == "JK001" for one in report.findings) == 100

@@ -41,6 +41,8 @@ _PUBLIC_BLOCK = re.compile(
 _PUBLIC_WORD = re.compile(r"^(age1[a-z0-9]+|[UANOCX][A-Z2-7]{55}|(sha\d+[:=-])?[0-9a-f]{32,128}|sha\d+-.*)$")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ENTROPY_BITS = 4.3
+#: Each is compared with the others; nobody reads more.
+MAX_HITS = 100
 
 
 class Hit(NamedTuple):
@@ -103,16 +105,16 @@ _FORMS: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool]], ...] = tu
 
 
 def hits(text: str) -> list[Hit]:
-    """What is secret in a text by its own form, each place once."""
+    """What is secret in a text by its own form, each place once; of a text that is full of it the first `MAX_HITS`."""
     found: dict[int, Hit] = {}
-    for rule, kind, form, when in _FORMS:
-        for match in form.finditer(text):
-            if when(match[1]) and not any(
-                match.start(1) < one.at + 8 and one.at < match.end(1) for one in found.values()
-            ):
-                found[match.start(1)] = Hit(RULES[rule], kind, match.start(1))
-    private = next((one for one in found.values() if one.rule.id == "JK002"), None)
-    if private:  # the PEM within is the same key
+    matches = ((rule, kind, match, when) for rule, kind, form, when in _FORMS for match in form.finditer(text))
+    for rule, kind, match, when in matches:
+        begin, end = match.span(1)
+        if when(match[1]) and not any(begin < one.at + 8 and one.at < end for one in found.values()):
+            found[begin] = Hit(RULES[rule], kind, begin)
+        if len(found) >= MAX_HITS:
+            break
+    if any(one.rule.id == "JK002" for one in found.values()):  # the PEM within is the same key
         return [one for one in found.values() if one.rule.id != "JK006"]
     return list(found.values())
 
