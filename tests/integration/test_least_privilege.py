@@ -36,7 +36,7 @@ def subjects(name: str) -> list[str]:
 
 def on_the_page(part: str) -> list[str]:
     section = PAGE.read_text().partition(f"## {part}\n")[2].partition("\n## ")[0]
-    return re.findall(r"(\$JS\S+)", section.partition("```text")[2].partition("```")[0])
+    return re.findall(r"(\$(?:JS|SYS)\S+)", section.partition("```text")[2].partition("```")[0])
 
 
 def test_the_files_are_what_the_page_says_and_no_more() -> None:

@@ -86,6 +86,7 @@ async def back_up(
         listing = await js.stream_list()
         infos = {str(info["config"]["name"]): info for info in listing.infos}
         unreachable = set(listing.offline)
+        account = asyncio.ensure_future(js.account_name())
         chosen = select(sorted({*infos, *unreachable}), options.include, options.exclude)
         if options.shard:
             chosen = options.shard.of(chosen)
@@ -106,7 +107,7 @@ async def back_up(
             finished_at=_rfc3339(datetime.fromtimestamp(now_ns() / 1e9, UTC)),
             status="partial" if outcome.failed or (files and files.error) else "complete",
             tool=Tool(name="jetkeep", version=__version__),
-            server=ServerFacts(**js.server_facts()),
+            server=ServerFacts(**js.server_facts(), account=await account),
             host=platform.node(),
             tags=list(options.tags),
             selection=Selection(include=list(options.include), exclude=list(options.exclude), total=listing.total),

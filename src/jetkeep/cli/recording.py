@@ -88,6 +88,7 @@ async def recorded(
         dry_run: keep none.
     """
     from jetkeep import __version__
+    from jetkeep.cli.metrics import publish
     from jetkeep.repository.documents import RunRecord
     from jetkeep.repository.leases import rfc3339
 
@@ -113,10 +114,12 @@ async def recorded(
             facts.error = "interrupted" if isinstance(failure, asyncio.CancelledError) else "bug"
         if not dry_run and not _of_usage(error):
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.shield(recording.keep(names))
+                await recording.keep(names)
+                await publish(quiet)
         raise
     if not dry_run:
         await recording.keep(names)
+        await publish(quiet)
 
 
 def _of_usage(error: JetkeepError | None) -> bool:

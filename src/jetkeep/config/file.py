@@ -100,11 +100,54 @@ class SourceTable(Table):
         return given if self.context else {**given, "no_context": True}
 
 
+class MetricsTable(Table):
+    """`[metrics]`: where each run leaves the figures at its end."""
+
+    textfile: str | None = None
+    push_gateway: str | None = None
+
+
+class ScheduleTable(Table):
+    """`[schedules.KIND]` or `[schedules.KIND-NAME]`: when `jetkeep agent` runs a command, and with which arguments."""
+
+    cron: str
+    time_zone: str = "UTC"
+    jitter: str = "0s"
+    deadline: str | None = None
+    arguments: list[str] = []
+
+
+class AgentTable(Table):
+    """`[agent]`: where it serves, and how old a missed run may be that is made good."""
+
+    listen: str = "127.0.0.1:9750"
+    catch_up: str = "24h"
+
+
+class HeartbeatTable(Table):
+    """`[heartbeat]`: who misses us when no run succeeds any more."""
+
+    url: str
+    kinds: list[str] = msgspec.field(default_factory=lambda: ["backup"])
+
+
+class NotificationTable(Table):
+    """`[notifications.NAME]`: who is told of runs."""
+
+    url: str
+    on: list[Literal["failure", "recovery", "success"]] = msgspec.field(default_factory=lambda: ["failure", "recovery"])
+
+
 class ConfigFile(Table):
     """The whole file. The first repository is the one that commands use by default, and is required unless it says otherwise."""
 
     repositories: dict[str, RepositoryTable] = {}
     sources: dict[str, SourceTable] = {}
+    metrics: MetricsTable | None = None
+    agent: AgentTable = msgspec.field(default_factory=AgentTable)
+    schedules: dict[str, ScheduleTable] = {}
+    heartbeat: HeartbeatTable | None = None
+    notifications: dict[str, NotificationTable] = {}
 
     def required(self, name: str) -> bool:
         """Whether a backup that does not reach this repository has failed."""
@@ -146,6 +189,11 @@ def parse_config(text: str, chosen: str) -> ConfigFile:
     config = ConfigFile(
         repositories=_tables(chosen, found, "repositories", RepositoryTable),
         sources=_tables(chosen, found, "sources", SourceTable),
+        metrics=_single(chosen, found, "metrics", MetricsTable),
+        agent=_single(chosen, found, "agent", AgentTable) or AgentTable(),
+        schedules=_tables(chosen, found, "schedules", ScheduleTable),
+        heartbeat=_single(chosen, found, "heartbeat", HeartbeatTable),
+        notifications=_tables(chosen, found, "notifications", NotificationTable),
     )
     _refuse_twins(chosen, config)
     _refuse_secrets(chosen, config)
@@ -178,6 +226,8 @@ def _refuse_secrets(path: str, config: ConfigFile) -> None:
         for key, value in (("password", source.password), ("token", source.token))
         if value
     ]
+    stated += [(f"notifications.{name}.url", one.url) for name, one in config.notifications.items()]
+    stated += [("heartbeat.url", config.heartbeat.url)] if config.heartbeat else []
     stated += [
         (f"sources.{name}.server", "")
         for name, source in config.sources.items()
@@ -199,6 +249,10 @@ def _tables(path: str, found: dict[str, Any], group: str, kind: type[T]) -> dict
     return {name: _table(path, f"{group}.{name}", name, value, kind) for name, value in tables.items()}
 
 
+def _single(path: str, found: dict[str, Any], place: str, kind: type[T]) -> T | None:
+    return _table(path, place, place, found[place], kind) if place in found else None
+
+
 def _table(path: str, place: str, name: str, value: Any, kind: type[T]) -> T:
     if not _NAME.fullmatch(name):
         raise _bad(
@@ -216,7 +270,7 @@ def _table(path: str, place: str, name: str, value: Any, kind: type[T]) -> T:
     raise _bad(path, f"is wrong at {where}: {what}", "docs/reference/config.md lists every key")
 
 
-_TABLES = ("repositories", "sources")
+_TABLES = ("repositories", "sources", "metrics", "agent", "schedules", "heartbeat", "notifications")
 _INNER: dict[str, type[Table]] = {"keep": Keep, "lock": Lock}
 
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from jetkeep.jetstream.snapshot import SnapshotReceiver
 
 
+#: For what nothing depends on, in seconds.
+_ASKING_S = 2.0
+
+
 class JetStream:
     """One account's JetStream. All methods raise ServerError when the server does not answer or refuses."""
 
@@ -52,10 +56,17 @@ class JetStream:
         return info
 
     def server_facts(self) -> dict[str, str]:
-        """What the server said of itself: version, name, cluster, domain, account; empty where it said nothing."""
+        """What the server said of itself: version, name, cluster, domain; empty where it said nothing."""
         info = self._info
         facts = {key: str(info.get(key, "") or "") for key in ("version", "cluster", "domain")}
-        return {**facts, "name": str(info.get("server_name", "")), "account": str(info.get("acc", "") or "")}
+        return {**facts, "name": str(info.get("server_name", ""))}
+
+    async def account_name(self) -> str:
+        """The name of this user's account (`$G`, where there are none); empty where the user may not ask."""
+        with suppress(ServerError, ValueError, TypeError):
+            answer = json.loads(await self.ask("$SYS.REQ.USER.INFO", b"", timeout_s=_ASKING_S))
+            return str((answer.get("data") or {}).get("account", ""))
+        return ""
 
     async def request(self, suffix: str, body: Any = None, *, timeout_s: float | None = None) -> JsonDict:
         """Ask the API; `suffix` is the subject without the prefix.

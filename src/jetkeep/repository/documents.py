@@ -364,6 +364,11 @@ class RunRecord(Document):
     rto_seconds: float | None = None
     rpo_seconds: float | None = None
 
+    @property
+    def seconds(self) -> float:
+        """How long it took, by its machine's clock."""
+        return (moment_of(self.finished_at) - moment_of(self.started_at)).total_seconds()
+
 
 class Owner(Part):
     """Who holds a lease; `process` names the process for all time, empty when that is not possible."""
