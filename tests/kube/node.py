@@ -348,7 +348,7 @@ def _run(command: list[str], stdin: str = "", check: bool = True) -> subprocess.
 
 
 def _bridge() -> None:
-    if not Path("/sys/class/net/node0").exists():
+    if _run(["ip", "link", "show", "node0"], check=False).returncode:
         _run(["ip", "link", "add", "node0", "type", "bridge"])
         _run(["ip", "address", "add", f"{ADDRESS}/24", "dev", "node0"])
         _run(["ip", "link", "set", "node0", "up"])
