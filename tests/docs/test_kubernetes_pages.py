@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 KUSTOMIZE = ROOT / "deploy" / "kustomize"
 PAGES = sorted(
     page
-    for page in (ROOT / "docs").rglob("*.md")
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     if page.parent.name != "reference" and re.search(r"^kubectl |^jetkeep ", page.read_text(), re.MULTILINE)
 )
 #: Not ours: what the reader has beside jetkeep.
