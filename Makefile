@@ -58,8 +58,10 @@ stores: setup ## the suite of stores on emulators of Azure and GCS (need npm, Go
 image: setup ## the OCI image, on a Debian base of its own making (needs root, buildah, debootstrap): dist/
 	@$(BIN)/python -m tests.kube.image
 
-e2e-node: setup ## a real node: jobs back up, are killed, run out of everything; the node is lost, all comes back (root; 10 minutes)
-	@$(BIN)/python -m pytest -m e2e_node --timeout 900
+e2e-node: image ## a real node: jobs back up, are killed, run out of everything; the node is lost, all comes back (root; 10 minutes)
+	@$(BIN)/python -m tests.kube.binaries
+	@$(BIN)/python -m tests.kube.local_path
+	@$(BIN)/python -m tests.kube.private $(BIN)/python -m pytest -m e2e_node --timeout 900
 
 e2e-velero: image ## Velero on the real node: a namespace is saved, lost, brought back and restored (root, Go; 2 minutes, once 15 to build)
 	@$(BIN)/python -m tests.kube.binaries

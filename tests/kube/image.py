@@ -163,6 +163,7 @@ def main() -> int:
         sys.stderr.write(f"no image: {why}\n")
         return 2
     built = build(ROOT / "dist")
+    pause()
     size = built.archive.stat().st_size / 1e6
     sys.stdout.write(f"{built.archive}: {size:.0f} MB, {NAME}@{built.digest}\n{built.sbom}\n")
     if chosen.twice:
