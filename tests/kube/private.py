@@ -3,7 +3,7 @@
     python -m tests.kube.private pytest -m e2e_node
 
 What it starts ends with it, however it ends: the kernel kills the last of it, and its mounts, bridges and packet filters
-are gone with their namespaces. There is no network but its own loopback: build and download before.
+are gone with their namespaces. (After a SIGKILL of this command, its empty control groups go at the next start.) There is no network but its own loopback: build and download before.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ def main(command: list[str]) -> int:
         sys.stderr.write("namespaces need root and unshare (util-linux)\n")
         return 2
     group = f"jetkeep-{os.getpid()}"
+    # What a run left that was killed before it could clean up.
+    for left in {one.name for root in _roots() for one in root.glob("jetkeep-*")}:
+        if not Path("/proc", left.rpartition("-")[2]).exists():
+            _remove_groups(left)
     with tempfile.TemporaryDirectory(prefix="jetkeep-private-") as scratch:
         environment = {**os.environ, GROUP: group, "TMPDIR": scratch}
         unshare = [
