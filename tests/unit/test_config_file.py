@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from jetkeep.config.file import RepositoryTable, SourceTable, load_config
+from jetkeep.config.file import (
+    AgentTable,
+    HeartbeatTable,
+    MetricsTable,
+    NotificationTable,
+    RepositoryTable,
+    ScheduleTable,
+    SourceTable,
+    load_config,
+)
 from jetkeep.errors import UsageError
 
 WHOLE = """
@@ -125,4 +134,5 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
 def test_the_page_names_every_key_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs/reference/config.md").read_text()
     keys = set(re.findall(r"`([a-z-]+)`", "\n".join(re.findall(r"^\| (`[^|]*) \|", page, re.MULTILINE))))
-    assert keys == {*RepositoryTable.__struct_encode_fields__, *SourceTable.__struct_encode_fields__}
+    tables = (RepositoryTable, SourceTable, MetricsTable, ScheduleTable, AgentTable, HeartbeatTable, NotificationTable)
+    assert keys == {key for one in tables for key in one.__struct_encode_fields__}

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "copy": ("copy", "Bring backups into another repository."),
     "key": ("key", "Who can read an encrypted repository: new, list, add, remove, rotate."),
     "expire": ("expire", "Let go of backups that no rule keeps."),
+    "agent": ("agent", "Do all of it on schedule, in one long-running process."),
     "metrics": ("metrics", "Figures for Prometheus, from what lies in the repositories."),
     "unlock": ("unlock", "Show who is at work in a repository; take away what the dead left."),
     "pin": ("pin", "Keep a backup for ever, whatever the rules say."),

@@ -13,6 +13,7 @@ import click
 from jetkeep.cli.options import repository_options
 
 if TYPE_CHECKING:
+    from jetkeep.config.file import ConfigFile
     from jetkeep.observe import Observation, Place, Source
 
 
@@ -54,9 +55,15 @@ def command(
     from jetkeep.observe import exposition
 
     if listen:
-        from jetkeep.cli.metrics_server import address_of, serve
+        from jetkeep.observe.serving import Newest, address_of, serving
 
-        run(serve(address_of(listen), seconds(every), lambda: look(repo, ask_sources=ask_sources)))
+        async def serve() -> None:
+            newest = Newest(lambda: look(repo, ask_sources=ask_sources), seconds(every))
+            async with serving(address_of(listen), newest) as url:
+                sys.stderr.write(f"metrics at {url}/metrics\n")
+                await asyncio.Event().wait()
+
+        run(serve())
         return 0
     found = run(look(repo, ask_sources=ask_sources))
     if textfile:
@@ -93,7 +100,7 @@ def places(repo: str | None) -> list[Place]:
     ]
 
 
-def sources() -> dict[str, Source]:
+def sources(config: ConfigFile | None = None) -> dict[str, Source]:
     """The configuration's sources; without one the account of NATS_* variables and the context, as `backup` takes it."""
     from functools import partial
 
@@ -102,7 +109,7 @@ def sources() -> dict[str, Source]:
     from jetkeep.jetstream import connect
     from jetkeep.observe import Source
 
-    tables = configuration().sources
+    tables = (config or configuration()).sources
     if not tables:
         settings = server_settings({})
         return {settings.context or "nats": Source(partial(connect, settings))}

@@ -47,23 +47,37 @@ class Recording:
         self.facts.error = failure.code
 
     async def keep(self, names: Sequence[str | None]) -> None:
-        """Write the record; where no repository was opened, into those of these names that are there."""
+        """Write the record, and tell whom the configuration names.
+
+        Where no repository was opened, the record goes into those of these names that are there.
+        """
+        from jetkeep.cli.progress import notices
+        from jetkeep.cli.settings import configuration
+        from jetkeep.notify import tell
         from jetkeep.repository.leases import rfc3339
 
         self.facts.finished_at = rfc3339(time.time_ns())
-        await asyncio.gather(*(self._into(one) for one in self._where or names))
+        config = configuration()
+        before = await asyncio.gather(*(self._into(one, bool(config.notifications)) for one in self._where or names))
+        if config.heartbeat or config.notifications:
+            known = next((one for one in before if one), None)
+            for one in await tell(config, self.facts, known):
+                notices(self.quiet)(f"{one.name} was not told of this run: {one.why}")
 
-    async def _into(self, where: Repository | str | None) -> None:
+    async def _into(self, where: Repository | str | None, look_back: bool) -> str | None:
+        """Write it there; with `look_back` the outcome of the run of this kind before."""
         from jetkeep.cli.progress import notices
         from jetkeep.cli.settings import open_repository
         from jetkeep.repository import runs
 
+        before = None
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                opened = where
-                if where is None or isinstance(where, str):
-                    opened = await open_repository(where, read=False)
-                await runs.record(opened, self.facts)  # type: ignore[arg-type]
+                opened = await open_repository(where, read=False) if where is None or isinstance(where, str) else where
+                if look_back:
+                    earlier = [one.outcome for one in await runs.runs(opened) if one.kind == self.facts.kind]
+                    before = earlier[-1] if earlier else None
+                await runs.record(opened, self.facts)
         except AccessDeniedError:
             pass  # who may only read has said so by its credentials
         except (JetkeepError, TimeoutError) as failure:
@@ -71,6 +85,7 @@ class Recording:
             if self._where:
                 what = failure.what if isinstance(failure, JetkeepError) else "the store did not answer"
                 notices(self.quiet)(f"no record of this run could be kept: {what}")
+        return before
 
 
 @asynccontextmanager

@@ -49,7 +49,18 @@ def store_of(repo: str | None) -> Store:
             hint="give --repo PATH or URL, set JETKEEP_REPO, or name repositories in a configuration (--config)",
         )
     table = tables.get(chosen)
-    return store_at(table.url, _options(table)) if table else store_at(chosen)
+    return store_of_table(table) if table else store_at(chosen)
+
+
+def store_of_table(table: RepositoryTable) -> Store:
+    """The store of a repository of the configuration.
+
+    Raises:
+        UsageError: its URL or a setting cannot be used.
+    """
+    from jetkeep.repository.address import store_at
+
+    return store_at(table.url, _options(table))
 
 
 def _table(repo: str | None) -> RepositoryTable:

@@ -112,7 +112,7 @@ class ScheduleTable(Table):
 
     cron: str
     time_zone: str = "UTC"
-    jitter: str = "0s"
+    jitter: str | None = None
     deadline: str | None = None
     arguments: list[str] = []
 

@@ -378,6 +378,19 @@ class Owner(Part):
     process: str = ""
 
 
+class ClaimDocument(Document):
+    """`claims/<occurrence>-<schedule>-<attempt>.json`: who does the work of a schedule at one of its times."""
+
+    schedule: str
+    occurrence: Moment
+    nonce: str
+    owner: Owner
+    acquired_at: Moment
+    renewals: Count = 0
+    finished_at: str = ""
+    outcome: str = ""
+
+
 class LeaseDocument(Document):
     """`leases/<purpose>-<nonce>.json`."""
 

@@ -11,7 +11,7 @@ from jetkeep.repository.names import escape
 
 REPOSITORY = "jetkeep.json"
 BACKUPS, PINS, EVIDENCE, LEASES, SOURCES = "backups/", "pins/", "evidence/", "leases/", "sources/"
-INDEX, KEYS, RUNS = "index/", "keys/", "runs/"
+INDEX, KEYS, RUNS, CLAIMS = "index/", "keys/", "runs/", "claims/"
 #: Behind the names of objects that only recipients can read.
 SEALED = ".sealed"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
@@ -27,6 +27,7 @@ _OWN = re.compile(r"-[0-9a-f]{16}(?:-\d{1,4})?\.(?:parquet|json\.zst|tar\.zst)(?
 _INDEX = re.compile(r"index/(full|tail)-\d{8}-[0-9a-f]{16}\.json\.zst")
 _EVIDENCE = re.compile(r"evidence/(\d{8}|[1-9]\d{8,15})\.json")
 _RUN = re.compile(r"runs/(\d{8}T\d{6}Z)-([a-z]{1,16})-(success|partial|failure)-[0-9a-f]{16}\.json")
+_CLAIM = re.compile(r"claims/(\d{8}T\d{6}Z)-([A-Za-z0-9_-]{1,64})-([1-9]\d{0,3})\.json")
 _PROBE = re.compile(r"leases/probe-[0-9a-f]{16}\.txt")
 _LABELLED = re.compile(rf"(?:backups|pins)/({_LABEL})\.json")
 
@@ -92,11 +93,27 @@ def run_of(key: str) -> tuple[datetime, str, str] | None:
     """When a run ended, its kind and outcome; None when the key is no record's."""
     found = _RUN.fullmatch(key)
     try:
-        return (
-            (datetime.strptime(found[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC), found[2], found[3]) if found else None
-        )
+        return (_time_of(found[1]), found[2], found[3]) if found else None
     except ValueError:
         return None
+
+
+def claim_key(occurrence: datetime, schedule: str, attempt: int) -> str:
+    """Who does a schedule's work at one of its times; `attempt` is above 1 where somebody died at it."""
+    return f"{CLAIMS}{occurrence.astimezone(UTC):%Y%m%dT%H%M%SZ}-{schedule}-{attempt}.json"
+
+
+def claim_of(key: str) -> tuple[datetime, str, int] | None:
+    """Occurrence, schedule and attempt; None when the key is no claim's."""
+    found = _CLAIM.fullmatch(key)
+    try:
+        return (_time_of(found[1]), found[2], int(found[3])) if found else None
+    except ValueError:
+        return None
+
+
+def _time_of(text: str) -> datetime:
+    return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
 def label_of(key: str) -> str | None:

@@ -25,7 +25,7 @@ from jetkeep.errors import (
     StoreFailedError,
     UsageError,
 )
-from jetkeep.repository.layout import INDEX, LEASES, RUNS, check_key
+from jetkeep.repository.layout import CLAIMS, INDEX, LEASES, RUNS, check_key
 from jetkeep.repository.locking import Lock, Retention, ask
 from jetkeep.repository.object_errors import explain
 from jetkeep.repository.store import ObjectInfo
@@ -97,7 +97,7 @@ class ObjectStore:
     async def create(self, key: str, data: bytes | memoryview, *, durable: bool = True) -> None:
         """Create an object; see Store.create. It is durable in any case."""
         # Both are replaced, and worth nothing a moment later.
-        plain = self.lock is None or key.startswith((LEASES, INDEX, RUNS))
+        plain = self.lock is None or key.startswith((LEASES, INDEX, RUNS, CLAIMS))
         await self._put(self._plain if plain else self._locking_client(), key, data, "create")
 
     def _locking_client(self) -> Any:

@@ -65,10 +65,13 @@ async def read(repository: Repository, run: Ran) -> RunRecord | None:
 
 
 async def forget_old(repository: Repository, now_ns: int, check: Callable[[], None]) -> None:
-    """Let go of records that are older than KEPT; those that the store keeps stay for now. `check` is a lease's.
+    """Let go of records, and of claims of schedules, that are older than KEPT; those that the store keeps stay for now. `check` is a lease's.
 
     Raises:
         StoreError: the store does not answer.
     """
     before = datetime.fromtimestamp(now_ns / 1e9, UTC) - KEPT
-    await delete_all(repository.store, [one.key for one in await runs(repository) if one.finished < before], check)
+    old = [one.key for one in await runs(repository) if one.finished < before]
+    listed = [info.key async for info in repository.store.list(layout.CLAIMS)]
+    old += [key for key in listed if (claim := layout.claim_of(key)) and claim[0] < before]
+    await delete_all(repository.store, old, check)
