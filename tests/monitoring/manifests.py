@@ -1,0 +1,31 @@
+"""Write deploy/monitoring/prometheusrule.yaml from the rules: `python -m tests.monitoring.manifests`."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
+RULES = MONITORING / "rules.yaml"
+PRODUCT = MONITORING / "prometheusrule.yaml"
+HEAD = """\
+# Written by `python -m tests.monitoring.manifests` from rules.yaml; do not edit.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: jetkeep
+  labels:
+    app.kubernetes.io/name: jetkeep
+    app.kubernetes.io/component: monitoring
+spec:
+"""
+
+
+def render() -> str:
+    """The rules as the Prometheus Operator takes them."""
+    text = RULES.read_text()
+    return HEAD + textwrap.indent(text[text.index("groups:") :], "  ")
+
+
+if __name__ == "__main__":
+    PRODUCT.write_text(render())
