@@ -5,7 +5,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 export JETKEEP_CACHE := $(CURDIR)/.servers
 
-.PHONY: demo test check matrix slow patient large stores image e2e-node e2e-velero bench setup clean help
+.PHONY: demo test check matrix slow patient large stores image e2e-api e2e-node e2e-velero bench setup clean help
 
 help: ## what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -57,6 +57,11 @@ stores: setup ## the suite of stores on emulators of Azure and GCS (need npm, Go
 
 image: setup ## the OCI image, on a Debian base of its own making (needs root, buildah, debootstrap): dist/
 	@$(BIN)/python -m tests.kube.image
+
+e2e-api: setup ## a real API server takes every manifest (root, etcd, openssl, Go; 1 minute, once 10 to build)
+	@$(BIN)/python -m tests.kube.binaries
+	@$(BIN)/python -m tests.kube.local_path
+	@$(BIN)/python -m tests.kube.private $(BIN)/python -m pytest -m e2e_api --timeout 300 tests/e2e_api
 
 e2e-node: image ## a real node: jobs back up, are killed, run out of everything; the node is lost, all comes back (root; 10 minutes)
 	@$(BIN)/python -m tests.kube.binaries
