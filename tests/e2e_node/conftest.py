@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e_node.site import Site
 from tests.kube import image, private
+from tests.kube.binaries import kubernetes
 from tests.kube.local_path import provisioner
 from tests.kube.node import ADDRESS, Cluster
 from tests.object_stores.seaweed import Seaweed
@@ -25,7 +26,7 @@ def site() -> Iterator[Site]:
     absent = [tool for tool in TOOLS if not shutil.which(tool)]
     if absent:
         pytest.skip(f"not installed: {', '.join(absent)}")
-    kube, volumes = next(image.cache().glob("kube*/kube"), None), provisioner(build=False)
+    kube, volumes = kubernetes(build=False), provisioner(build=False)
     archive = image.ROOT / "dist" / f"jetkeep-{image.VERSION}.oci.tar"
     if not kube or not volumes or not archive.exists():
         pytest.skip("not built: Kubernetes, the provisioner of volumes, or the image; make e2e-node builds them")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import os
 import random
 import socket
 import subprocess
@@ -13,8 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyrage
+
 from jetkeep.config import ConnectionSettings
 from jetkeep.jetstream import connect
+from tests.kube import image
 from tests.kube.node import Cluster
 from tests.matrix.looking import Look, look
 from tests.object_stores.seaweed import Seaweed
@@ -24,6 +28,19 @@ from tests.restoring import HOUR, consumer, fetch
 HERE = Path(__file__).parent
 NAMESPACE = "jetkeep"
 STREAMS = ("ORDERS", "WORK", "EMPTY", "BIG")
+_CONFIGURATION = """
+[repositories.local]
+url = "/backups"
+keep = {{ daily = 7, weekly = 4 }}
+
+[repositories.offsite]
+url = "s3://tests/shop"
+endpoint = "{}"
+path-style = true
+allow-http = true
+keep = {{ daily = 30, monthly = 12 }}
+encrypt-to = ["{}"]
+"""
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -42,6 +59,9 @@ class Site:
         self.cluster = cluster
         self.seaweed = seaweed
         self.images = images
+        #: Who reads what is off-site, and nobody at the node: in a safe until the day on which it is needed.
+        self.identity = str(key := pyrage.x25519.Identity.generate())
+        self.recipient = str(key.to_public())
 
     def start_node(self, name: str) -> None:
         """A node with the images, and a NATS server that answers."""
@@ -75,9 +95,38 @@ class Site:
         )
         self.start_nats()
 
-    def install(self) -> None:
-        """What a user does: one command."""
-        self.cluster.apply((HERE / "jetkeep.yaml").read_text().replace("@ENDPOINT@", self.seaweed.endpoint))
+    def install(self, overlay: str = "s3", **secrets: str) -> None:
+        """What a user does: one command, on an overlay of their own.
+
+        Args:
+            overlay: of deploy/kustomize, on which the user's builds.
+            secrets: more variables, such as the identity that opens what is sealed.
+        """
+        folder = self.cluster.folder / "site" / overlay
+        folder.mkdir(parents=True, exist_ok=True)
+        keys = self.seaweed.keys()
+        values = {
+            "AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key,
+            # The server asks for no name.
+            "NATS_USER": None, "NATS_PASSWORD": None, **secrets,
+        }  # fmt: skip
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "jetkeep-credentials"},
+            "stringData": values,
+        }
+        settings: dict[str, Any] = {
+            "namespace": NAMESPACE,
+            "resources": [os.path.relpath(image.ROOT / "deploy" / "kustomize" / "overlays" / overlay, folder)],
+            "patches": [{"patch": json.dumps(secret)}],
+        }
+        if overlay != "agent":
+            (folder / "jetkeep.toml").write_text(_CONFIGURATION.format(self.seaweed.endpoint, self.recipient))
+            own = {"name": "jetkeep-config", "behavior": "replace", "files": ["jetkeep.toml"]}
+            settings["configMapGenerator"] = [{**own, "options": {"disableNameSuffixHash": True}}]
+        (folder / "kustomization.yaml").write_text(json.dumps(settings))
+        self.cluster.kubectl("apply", "-k", str(folder))
 
     def look(self) -> dict[str, Look]:
         """Every stream with its messages and consumers, as the API tells it."""
@@ -132,6 +181,18 @@ class Site:
         """Names of a job's pods, oldest first."""
         found = self.cluster.pods(NAMESPACE, f"batch.kubernetes.io/job-name={job}")
         return [str(pod["metadata"]["name"]) for pod in found]
+
+    def ready_pod(self, selector: str) -> str:
+        """The name of a pod that says it is ready, once there is one."""
+
+        def told() -> str:
+            for pod in self.cluster.pods(NAMESPACE, selector):
+                met = [one for one in pod["status"].get("conditions", []) if one["type"] == "Ready"]
+                if met and met[0]["status"] == "True":
+                    return str(pod["metadata"]["name"])
+            return ""
+
+        return str(self.cluster.wait(f"ready pod of {selector}", told))
 
     def how_ended(self, pod: str) -> dict[str, Any]:
         """How a pod's container ended, once it has: exitCode, reason."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -116,16 +117,41 @@ def test_a_full_volume_is_said_and_the_backup_is_off_site_all_the_same(site: Sit
     # Partial: off-site has it.
     assert site.how_ended(pod)["exitCode"] == 3, done.said
     assert "store.full" in done.said
-    assert "jetkeep copy --from off-site --to local" in done.said
+    assert "jetkeep copy --from offsite --to local" in done.said
     subprocess.run(["mount", "-o", "remount,size=200m", folder], check=True)
     again = site.run("jetkeep-backup", "full-no-more", into_the_small_one)
     assert again.well, again.said
 
 
-def test_a_drill_runs_in_a_pod(site: Site, was: dict[str, Look]) -> None:
-    done = site.run("jetkeep-drill", "drill")
+@pytest.mark.parametrize("operation", ["backup-now", "expire", "verify", "drill"])
+def test_every_job_that_is_there_to_be_started_by_hand_does_its_work(
+    operation: str, site: Site, was: dict[str, Look]
+) -> None:
+    done = site.run(f"jetkeep-{operation}", f"{operation}-by-hand")
     assert done.well, done.said
-    note(f"drill: {done.seconds:.0f} s")
+    note(f"{operation}: {done.seconds:.0f} s")
+
+
+def test_four_pods_share_the_streams(site: Site, was: dict[str, Look]) -> None:
+    site.install("sharded")
+    done = site.run("jetkeep-backup", "sharded")
+    assert done.well, done.said
+    assert len(site.pods("sharded")) == 4
+    told = site.run("jetkeep-verify", "told", lambda spec: container(spec).update(args=["info", "--repo", "local"]))
+    assert re.search(r"sharded.*4", told.said), told.said
+
+
+def test_the_agent_is_ready_and_ends_within_10_seconds(site: Site, was: dict[str, Look]) -> None:
+    site.install("agent")
+    pod = site.ready_pod("app.kubernetes.io/component=agent")
+    site.patch_pod(pod, {"metadata": {"finalizers": ["tests.jetkeep/look"]}})
+    since = time.monotonic()
+    site.cluster.kubectl("delete", f"--namespace={NAMESPACE}", "deployment/jetkeep-agent", "--wait=false")
+    ended = site.how_ended(pod)
+    took = time.monotonic() - since
+    site.patch_pod(pod, {"metadata": {"finalizers": None}})
+    note(f"agent: SIGTERM to the end: {took:.1f} s")
+    assert (ended["exitCode"], took < 10) == (0, True)
 
 
 def test_node_and_volumes_lost_one_job_brings_every_message_back_from_s3(site: Site, was: dict[str, Look]) -> None:
@@ -133,10 +159,8 @@ def test_node_and_volumes_lost_one_job_brings_every_message_back_from_s3(site: S
     since = time.monotonic()
     site.start_node("node-2")
     site.start_nats()
-    site.install()
-    done = site.run(
-        "jetkeep-restore", "disaster", lambda spec: container(spec).update(args=["restore", "--repo", "off-site"])
-    )
+    site.install(JETKEEP_IDENTITY=site.identity)
+    done = site.run("jetkeep-restore", "disaster")
     assert done.well, done.said
     note(f"restore from S3: {done.seconds:.0f} s; from an empty node: {time.monotonic() - since:.0f} s")
     assert site.look() == was
