@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -71,7 +72,11 @@ class Site:
         run("drill", "--next-due", "8", "--repo", "local", repo="")
         run("verify", "--repo", "local", repo="")
         run("expire", "--keep-last", "3", "--repo", "local", repo="")
-        time.sleep(1.1)  # runs are told apart by the second in which they ended
+
+    def work_and_wait(self) -> None:
+        """The same, for a scenario that runs one of its commands once more: records tell moments by the second."""
+        self.work()
+        time.sleep(1.1)
 
     def local(self) -> Repository:
         return asyncio.run(Repository.open(LocalStore(self.folder / "volume" / "local")))
@@ -108,7 +113,7 @@ def healthy(here: Site) -> None:
 
 def backup_failed(here: Site) -> None:
     """The server is gone, and comes back after the backup."""
-    here.work()
+    here.work_and_wait()
     asyncio.run(here.server.stop())
     here.backup("--repo", "local", check=20)
 
@@ -155,19 +160,19 @@ def gap(here: Site) -> None:
 
 
 def damage(here: Site) -> None:
-    here.work()
+    here.work_and_wait()
     next((here.folder / "volume").rglob("*.parquet")).write_bytes(b"x")
     run("verify", "--repo", "local", repo="", check=30)
 
 
 def drill_failed(here: Site) -> None:
-    here.work()
+    here.work_and_wait()
     run("drill", "--rto-target", "1ms", "--next-due", "8", "--repo", "local", repo="", check=31)
 
 
 def drill_broken(here: Site) -> None:
     """What it would restore is gone."""
-    here.work()
+    here.work_and_wait()
     for one in (here.folder / "volume" / "local").rglob("*.parquet"):
         one.unlink()
     run("drill", "--next-due", "8", "--repo", "local", repo="", check=30)
@@ -219,8 +224,9 @@ def told(here: Site) -> str:
     return run("metrics", "--ask-sources", repo="").stdout
 
 
-def told_by_agent(here: Site) -> str:
-    """What an agent serves after its configuration became wrong."""
+@contextlib.contextmanager
+def refusing_agent(here: Site) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """An agent whose configuration became wrong while it runs, and where it serves."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -232,10 +238,16 @@ def told_by_agent(here: Site) -> str:
         here.write(more + "nonsense = 1\n")
         agent.send_signal(signal.SIGHUP)
         wait_for(lambda: "jetkeep_agent_config_ok 0" in scraped(address), agent)
-        return scraped(address)
+        yield address, agent
     finally:
         agent.terminate()
         agent.wait(20)
+
+
+def told_by_agent(here: Site) -> str:
+    """What it serves then."""
+    with refusing_agent(here) as (address, _):
+        return scraped(address)
 
 
 def scraped(address: str) -> str:
