@@ -90,5 +90,5 @@ class Prometheus:
             except OSError:
                 pass  # it does not listen yet
             assert self._process.poll() is None, "prometheus ended"
-            assert time.monotonic() < deadline, "it did not happen"
+            assert time.monotonic() < deadline, f"it did not happen: {sorted(self.firing())} fire"
             time.sleep(0.1)
