@@ -61,6 +61,7 @@ image: setup ## the OCI image, on a Debian base of its own making (needs root, b
 e2e-api: setup ## a real API server takes every manifest (root, etcd, openssl, Go; 1 minute, once 10 to build)
 	@$(BIN)/python -m tests.kube.binaries
 	@$(BIN)/python -m tests.kube.local_path
+	@$(BIN)/python -m tests.kube.helm
 	@$(BIN)/python -m tests.kube.private $(BIN)/python -m pytest -m e2e_api --timeout 300 tests/e2e_api
 
 e2e-node: image ## a real node: jobs back up, are killed, run out of everything; the node is lost, all comes back (root; 10 minutes)

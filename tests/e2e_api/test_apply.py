@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.overlays import DEPLOY, OVERLAYS, text_of
+from tests.deploy.test_helm import CHART, VALUES, helmed
 from tests.kube import private
 from tests.kube.binaries import kubernetes
 from tests.kube.local_path import provisioner
@@ -59,6 +60,15 @@ def test_jobs_and_pods_are_made_of_what_was_applied(cluster: Cluster, overlay: P
         cluster.wait("the agent's pod", lambda: cluster.pods("jetkeep", "app.kubernetes.io/component=agent"))
     cluster.kubectl("delete", "--wait=false", "-n", "jetkeep", "jobs", "--all")
     cluster.kubectl("delete", "--wait=false", "-n", "jetkeep", "cronjobs,deployments", "--all")
+
+
+@pytest.mark.parametrize("values", [None, *VALUES], ids=lambda one: one.stem if one else "default")
+def test_the_server_takes_the_chart_without_a_warning(cluster: Cluster, values: Path | None) -> None:
+    words = ["--values", str(values)] if values else []
+    text = helmed(
+        "template", "jetkeep", str(CHART), "--namespace=jetkeep", "--set=podMonitor.enabled=false", *words
+    ).stdout
+    cluster.kubectl("apply", "--dry-run=server", "--warnings-as-errors", "-f", "-", stdin=text)
 
 
 def test_what_the_server_refuses_is_refused(cluster: Cluster) -> None:
