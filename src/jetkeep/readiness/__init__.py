@@ -6,4 +6,13 @@ from jetkeep.readiness.store import probe_store
 from jetkeep.readiness.stored import probe_repository
 from jetkeep.readiness.velero import probe_velero
 
-__all__ = ["Level", "Probe", "Readiness", "Thresholds", "probe_repository", "probe_server", "probe_store", "probe_velero"]
+__all__ = [
+    "Level",
+    "Probe",
+    "Readiness",
+    "Thresholds",
+    "probe_repository",
+    "probe_server",
+    "probe_store",
+    "probe_velero",
+]
