@@ -67,6 +67,7 @@ e2e-api: setup ## a real API server takes every manifest (root, etcd, openssl, G
 e2e-node: image ## a real node: jobs back up, are killed, run out of everything; the node is lost, all comes back (root; 10 minutes)
 	@$(BIN)/python -m tests.kube.binaries
 	@$(BIN)/python -m tests.kube.local_path
+	@$(BIN)/python -m tests.kube.helm
 	@$(BIN)/python -m tests.kube.private $(BIN)/python -m pytest -m e2e_node --timeout 900
 
 e2e-velero: image ## Velero on the real node: a namespace is saved, lost, brought back and restored (root, Go; 2 minutes, once 15 to build)
