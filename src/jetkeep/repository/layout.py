@@ -26,7 +26,7 @@ _KEYS = re.compile(r"keys/(\d{8})\.json")
 _OWN = re.compile(r"-[0-9a-f]{16}(?:-\d{1,4})?\.(?:parquet|json\.zst|tar\.zst)(?:\.sealed)?\Z")
 _INDEX = re.compile(r"index/(full|tail)-\d{8}-[0-9a-f]{16}\.json\.zst")
 _EVIDENCE = re.compile(r"evidence/(\d{8}|[1-9]\d{8,15})\.json")
-_RUN = re.compile(r"runs/(\d{8}T\d{6}Z)-([a-z]{1,16})-(success|partial|failure)-[0-9a-f]{16}\.json")
+_RUN = re.compile(r"runs/(\d{8}T\d{6}\.\d{6}Z)-([a-z]{1,16})-(success|partial|failure)-[0-9a-f]{16}\.json")
 _CLAIM = re.compile(r"claims/(\d{8}T\d{6}Z)-([A-Za-z0-9_-]{1,64})-([1-9]\d{0,3})\.json")
 _PROBE = re.compile(r"leases/probe-[0-9a-f]{16}\.txt")
 _LABELLED = re.compile(rf"(?:backups|pins)/({_LABEL})\.json")
@@ -86,7 +86,7 @@ def evidence_number(key: str) -> int | None:
 
 def run_key(finished: datetime, kind: str, outcome: str, nonce: str) -> str:
     """The record of a run; names sort by time, and tell enough to count runs by."""
-    return f"{RUNS}{finished.astimezone(UTC):%Y%m%dT%H%M%SZ}-{kind}-{outcome}-{nonce}.json"
+    return f"{RUNS}{finished.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{kind}-{outcome}-{nonce}.json"
 
 
 def run_of(key: str) -> tuple[datetime, str, str] | None:
@@ -113,7 +113,8 @@ def claim_of(key: str) -> tuple[datetime, str, int] | None:
 
 
 def _time_of(text: str) -> datetime:
-    return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    form = "%Y%m%dT%H%M%S.%fZ" if "." in text else "%Y%m%dT%H%M%SZ"
+    return datetime.strptime(text, form).replace(tzinfo=UTC)
 
 
 def label_of(key: str) -> str | None:
