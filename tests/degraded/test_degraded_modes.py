@@ -158,7 +158,7 @@ def test_when_the_volume_is_lost_the_bucket_restores_and_fills_a_new_one(site: S
 
 def test_leases_and_records_alone_are_no_reason_to_refuse_a_volume(site: Site) -> None:
     shutil.rmtree(site.local)
-    for name in ("leases/backup-00.json", "runs/20261124T040631Z-backup-partial-00.json"):
+    for name in ("leases/backup-00.json", "runs/20261124T040631.000000Z-backup-partial-00.json"):
         (site.local / name).parent.mkdir(parents=True)
         (site.local / name).write_bytes(b"")
     site.backup("two")
