@@ -49,7 +49,7 @@ def test_success_and_failure_of_each_kind_are_kept(
     segment = next((local / "sources").rglob("*.parquet"))
     segment.write_bytes(segment.read_bytes()[:-9])
     run("verify", repo=local, check=30)
-    assert told(local) == [
+    assert told(local)[:6] == [
         ("backup", "success", 0, ""),
         ("backup", "failure", 20, "nats.unreachable"),
         ("verify", "success", 0, ""),
@@ -58,7 +58,9 @@ def test_success_and_failure_of_each_kind_are_kept(
         ("verify", "failure", 30, ""),
     ]
     assert told(bucket.url) == [("copy", "success", 0, "")]
-    backup, _, _, _, drill, damaged = records(local)
+    run("copy", "--from", str(local), "--to", "s3://no-such-bucket/x", repo="", check=13)
+    assert told(local)[-1] == ("copy", "failure", 13, "store.no-bucket")
+    backup, _, _, _, drill, damaged, _ = records(local)
     assert (backup.label, backup.streams, backup.messages, backup.bytes > 2**20) == ("one", 1, 4, True)
     assert damaged.damage == 1
     assert drill.rto_seconds

@@ -50,7 +50,8 @@ def command(labels: tuple[str, ...], source: str | None, target: str | None, as_
         wanted = [one for label in labels for one in await members(begin, label)]
         done = []
         for one in targets:
-            async with recorded("copy", [one], quiet=quiet) as recording:
+            # A target that cannot be opened has no record: the repository beside it has.
+            async with recorded("copy", [one, source], quiet=quiet) as recording:
                 into = await open_or_create_repository(one)
                 recording.works_on(into)
                 with progress(quiet) as emit:
