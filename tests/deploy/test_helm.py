@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from jetkeep.agent import schedules_of
-from jetkeep.cli import root
 from jetkeep.config.file import ConfigFile, parse_config
 from tests.deploy.overlays import DEPLOY, OVERLAYS, objects_of, pods_of
 from tests.deploy.test_kustomize import SCHEMAS
+from tests.docs.test_kubernetes_pages import parses
 from tests.kube.helm import helm
 
 CHART = DEPLOY / "helm" / "jetkeep"
@@ -81,9 +81,7 @@ def test_what_it_renders_is_valid_and_jetkeep_takes_it(values: Path | None) -> N
         for pod in [one] if one["kind"] == "Pod" else pods_of(one):
             (container,) = pod["spec"]["containers"]
             words = [word.replace("$(JOB_NAME)", "x") for word in container["args"]]
-            command = root.get_command(None, words[0])  # type: ignore[arg-type]
-            assert command
-            command.make_context(words[0], words[1:])
+            parses(words)
             assert pod["spec"]["automountServiceAccountToken"] is False
             assert container["securityContext"]["readOnlyRootFilesystem"]
             names = {volume["name"] for volume in pod["spec"]["volumes"]}

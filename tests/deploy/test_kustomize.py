@@ -7,15 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-import click
 import jsonschema
 import pytest
 
 from jetkeep.agent import schedules_of
-from jetkeep.cli import root
 from jetkeep.config.file import parse_config
 from jetkeep.retention import Policy
 from tests.deploy.overlays import OVERLAYS, objects_of, pods_of
+from tests.docs.test_kubernetes_pages import parses
 
 SCHEMAS = json.loads((Path(__file__).parents[1] / "kube" / "schemas.json").read_text())
 
@@ -57,9 +56,7 @@ def test_jetkeep_takes_the_configuration_and_every_command_line(overlay: Path) -
         for pod in pods_of(one):
             (container,) = pod["spec"]["containers"]
             words = [re.sub(r"\$\(\w+\)", "x", word) for word in container["args"]]
-            command = root.get_command(click.Context(root), words[0])
-            assert command
-            command.make_context(words[0], words[1:])
+            parses(words)
             seen.add(words[0])
     assert {"backup", "restore", "verify", "drill", "expire"} <= seen
 
