@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from jetkeep.repository import encoding
+from jetkeep.repository import encoding, layout
 from jetkeep.sandbox import Sandbox
 from tests.backing_up import run, told
 from tests.publisher import Publisher
+from tests.repositories import files
 from tests.restoring import connected, consumer
 
 #: Which files an object's kind has, and the statuses of commands that need it.
@@ -143,10 +144,12 @@ async def streams_at(server: Sandbox) -> set[str]:
 def test_expire_deletes_nothing_while_it_does_not_know_what_is_needed(sound: Path, tmp_path: Path, kind: str) -> None:
     repo = tmp_path / "r"
     harmed(sound, repo, kind, "flipped")
-    before = {path: path.stat().st_size for path in repo.rglob("*") if path.is_file()}
+    before = files(repo)
     done = run("expire", "--keep-last", "1", repo=repo, check=30)
     assert "nothing was expired" in done.stderr
-    assert {path: path.stat().st_size for path in repo.rglob("*") if path.is_file()} == before
+    after = files(repo)
+    assert {key: after[key] for key in before} == before
+    assert all(key.startswith(layout.RUNS) for key in set(after) - set(before))  # that it failed is on record
 
 
 @pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])
