@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jetkeep.audit import Report, audit
+from tests.kube.helm import helm
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -43,10 +43,10 @@ def test_an_audit_finds_nothing_in_our_overlays(tmp_path: Path, overlay: Path) -
 
 @pytest.mark.parametrize("chart", CHARTS, ids=lambda one: one.name)
 def test_an_audit_finds_nothing_in_our_chart(tmp_path: Path, chart: Path) -> None:
-    helm = shutil.which("helm")
-    if not helm:
-        pytest.skip("helm is not installed")
-    told = subprocess.run([helm, "template", "jetkeep", str(chart)], capture_output=True, text=True, check=False)
+    program = helm(build=False)
+    if program is None:
+        pytest.skip("helm is not there: python -m tests.kube.helm builds it")
+    told = subprocess.run([program, "template", "jetkeep", str(chart)], capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
     assert quiet(look(tmp_path, told.stdout))
 

@@ -115,6 +115,13 @@ def test_the_agent_takes_the_schedules_and_values_are_laid_over() -> None:
     assert "jetkeep-extra" in {one["metadata"]["name"] for one in objects}
 
 
+def test_the_chart_brings_the_alerts_as_they_are() -> None:
+    assert (CHART / "files" / "rules.yaml").read_text() == (DEPLOY / "monitoring" / "rules.yaml").read_text()
+    objects = rendered("--values", str(CHART / "ci" / "s3-and-box-contexts.yaml"))
+    (rule,) = (one for one in objects if one["kind"] == "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load((DEPLOY / "monitoring" / "rules.yaml").read_text())
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [

@@ -66,7 +66,12 @@ def test_jobs_and_pods_are_made_of_what_was_applied(cluster: Cluster, overlay: P
 def test_the_server_takes_the_chart_without_a_warning(cluster: Cluster, values: Path | None) -> None:
     words = ["--values", str(values)] if values else []
     text = helmed(
-        "template", "jetkeep", str(CHART), "--namespace=jetkeep", "--set=podMonitor.enabled=false", *words
+        "template",
+        "jetkeep",
+        str(CHART),
+        "--namespace=jetkeep",
+        *words,
+        "--set=podMonitor.enabled=false,prometheusRule.enabled=false",
     ).stdout
     cluster.kubectl("apply", "--dry-run=server", "--warnings-as-errors", "-f", "-", stdin=text)
 

@@ -1,4 +1,4 @@
-"""Write deploy/monitoring/prometheusrule.yaml from the rules: `python -m tests.monitoring.manifests`."""
+"""Write what the rules are in other forms, and the chart's copy: `python -m tests.monitoring.manifests`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
 RULES = MONITORING / "rules.yaml"
 PRODUCT = MONITORING / "prometheusrule.yaml"
+#: A chart reads no file outside of it.
+COPY = MONITORING.parent / "helm" / "jetkeep" / "files" / "rules.yaml"
 HEAD = """\
 # Written by `python -m tests.monitoring.manifests` from rules.yaml; do not edit.
 apiVersion: monitoring.coreos.com/v1
@@ -29,3 +31,4 @@ def render() -> str:
 
 if __name__ == "__main__":
     PRODUCT.write_text(render())
+    COPY.write_text(RULES.read_text())
