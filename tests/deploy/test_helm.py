@@ -115,6 +115,44 @@ def test_the_agent_takes_the_schedules_and_values_are_laid_over() -> None:
     assert "jetkeep-extra" in {one["metadata"]["name"] for one in objects}
 
 
+def test_patches_are_json_patches(tmp_path: Path) -> None:
+    pod = "/spec/jobTemplate/spec/template"
+    operations: list[dict[str, Any]] = [
+        {"op": "replace", "path": "/spec/schedule", "value": "0 3 * * *"},
+        {"op": "add", "path": f"{pod}/metadata/labels/a~1b", "value": "c~d"},
+        {"op": "add", "path": f"{pod}/spec/containers/0/args/-", "value": "--quiet"},
+        {"op": "add", "path": f"{pod}/spec/containers/0/env/0", "value": {"name": "FIRST", "value": "1"}},
+        {"op": "replace", "path": f"{pod}/spec/containers/0/image", "value": "mine:1"},
+        {"op": "remove", "path": f"{pod}/spec/volumes/2/emptyDir"},
+        {"op": "add", "path": f"{pod}/spec/volumes/2/emptyDir", "value": {"sizeLimit": "1Gi"}},
+        {"op": "remove", "path": "/spec/startingDeadlineSeconds"},
+    ]
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"cronJob": {"patch": operations}}))
+    before, after = rendered(), rendered("--values", str(values))
+
+    def job(objects: list[dict[str, Any]]) -> dict[str, Any]:
+        (found,) = (one for one in objects if one["metadata"]["name"] == "jetkeep-verify")
+        return found
+
+    expected = job(before)
+    spec = expected["spec"]
+    spec["schedule"] = "0 3 * * *"
+    del spec["startingDeadlineSeconds"]
+    template = spec["jobTemplate"]["spec"]["template"]
+    template["metadata"]["labels"]["a/b"] = "c~d"
+    (container,) = template["spec"]["containers"]
+    container["args"].append("--quiet")
+    container["env"].insert(0, {"name": "FIRST", "value": "1"})
+    container["image"] = "mine:1"
+    template["spec"]["volumes"][2]["emptyDir"] = {"sizeLimit": "1Gi"}
+    assert job(after) == expected
+    for path in ("/spec/nothing/at", "/spec/jobTemplate/spec/template/spec/containers/7/args", "/spec/schedule/x"):
+        values.write_text(yaml.safe_dump({"cronJob": {"patch": [{"op": "replace", "path": path, "value": 1}]}}))
+        done = helmed("template", "jetkeep", str(CHART), "--values", str(values), check=False)
+        assert f"there is nothing at {path}" in done.stderr
+
+
 def test_the_chart_brings_the_alerts_as_they_are() -> None:
     assert (CHART / "files" / "rules.yaml").read_text() == (DEPLOY / "monitoring" / "rules.yaml").read_text()
     objects = rendered("--values", str(CHART / "ci" / "s3-and-box-contexts.yaml"))

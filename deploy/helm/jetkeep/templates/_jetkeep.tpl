@@ -166,9 +166,43 @@ volumes:
   {{- end }}
 {{- end }}
 
-{{/* An object with what is laid over it. */}}
+{{/* An object with `merge` laid over it, then changed by the operations of `patch` (JSON Patch: add, remove, replace). */}}
 {{- define "jetkeep.laid" -}}
-{{ toYaml (mergeOverwrite (fromYaml .object) (.merge | default dict)) }}
+{{- $object := mergeOverwrite (fromYaml .object) (.merge | default dict) }}
+{{- range .patch }}
+{{- $parts := splitList "/" (trimPrefix "/" .path) }}
+{{- $object = (include "jetkeep.patched" (dict "in" $object "parts" $parts "operation" .) | fromJson).out }}
+{{- end }}
+{{ toYaml $object }}
+{{- end }}
+
+{{/* {"out": the value with the operation done at the path whose parts are left}. */}}
+{{- define "jetkeep.patched" -}}
+{{- $in := .in }}
+{{- $op := .operation }}
+{{- $key := first .parts | replace "~1" "/" | replace "~0" "~" }}
+{{- $last := eq (len .parts) 1 }}
+{{- $here := dict "parts" (rest .parts) "operation" $op }}
+{{- $out := $in }}
+{{- if kindIs "map" $in }}
+  {{- if and (not (hasKey $in $key)) (not (and $last (eq $op.op "add"))) }}{{ fail (printf "patch: there is nothing at %s" $op.path) }}{{ end }}
+  {{- if not $last }}{{ $out = set $in $key ((include "jetkeep.patched" (set $here "in" (get $in $key))) | fromJson).out }}
+  {{- else if eq $op.op "remove" }}{{ $out = omit $in $key }}
+  {{- else }}{{ $out = set $in $key $op.value }}{{ end }}
+{{- else if kindIs "slice" $in }}
+  {{- if and $last (eq $op.op "add") (eq $key "-") }}{{ $out = append $in $op.value }}
+  {{- else }}
+    {{- $at := atoi $key }}
+    {{- $adds := and $last (eq $op.op "add") }}
+    {{- if or (ne (toString $at) $key) (lt $at 0) (gt $at (len $in)) (and (eq $at (len $in)) (not $adds)) }}{{ fail (printf "patch: there is nothing at %s" $op.path) }}{{ end }}
+    {{- $out = slice $in 0 $at }}
+    {{- if not $last }}{{ $out = append $out ((include "jetkeep.patched" (set $here "in" (index $in $at))) | fromJson).out }}
+    {{- else if ne $op.op "remove" }}{{ $out = append $out $op.value }}{{ end }}
+    {{- $out = concat $out (slice $in ($adds | ternary $at (add1 $at | int))) }}
+  {{- end }}
+{{- else }}{{ fail (printf "patch: there is nothing at %s" $op.path) }}
+{{- end }}
+{{- dict "out" $out | toJson }}
 {{- end }}
 
 {{- define "jetkeep.cronjob" -}}
